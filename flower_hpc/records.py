@@ -1,0 +1,93 @@
+"""Between Flower records and ``{name: ndarray}``, the form that all our maths uses."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord
+from numpy.typing import ArrayLike
+
+from .errors import ReplyError
+
+NDArray = npt.NDArray[Any]
+Weights = dict[str, NDArray]
+
+NUMPY_STYPE = "numpy.ndarray"
+"""Flower's own serialization: the bytes of ``np.save``."""
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def to_array(x: ArrayLike) -> Array:
+    """Pack one array as Flower does."""
+    # asarray: arithmetic on 0-d arrays (BatchNorm counters) yields NumPy scalars, which Array rejects
+    return Array(np.asarray(x))
+
+
+def to_record(weights: Mapping[str, ArrayLike]) -> ArrayRecord:
+    """Pack weights for the wire."""
+    return ArrayRecord({k: to_array(x) for k, x in weights.items()})
+
+
+def to_weights(record: ArrayRecord) -> Weights:
+    """Unpack a record; the arrays are read-only views of its bytes, not copies."""
+    return {k: read_numpy(a) for k, a in record.items()}
+
+
+def read_numpy(array: Array) -> NDArray:
+    """Unpack one array without copying it.
+
+    Unlike ``Array.numpy`` it believes nothing: what the bytes' own header says must equal the declared
+    dtype and shape and fit the number of bytes, before any memory is taken.
+
+    Raises
+    ------
+    ReplyError
+        Bytes that are not what they are declared to be.
+    """
+    if array.stype != NUMPY_STYPE:
+        raise ReplyError(f"unknown serialization {array.stype!r}, expected {NUMPY_STYPE!r}")
+    stream = BytesIO(array.data)  # shares the bytes until someone writes
+    try:
+        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+    except (ValueError, KeyError, SyntaxError) as error:
+        raise ReplyError(f"array bytes have no NumPy header: {error}") from error
+    if tuple(array.shape) != shape or str(dtype) != array.dtype or dtype.hasobject:
+        raise ReplyError(
+            f"array is declared as {array.dtype} {tuple(array.shape)} but holds {dtype} {shape}"
+        )
+    count, offset = int(np.prod(shape, dtype=object)), stream.tell()
+    if len(array.data) - offset != count * dtype.itemsize:
+        raise ReplyError(f"array of {dtype} {shape} holds {len(array.data) - offset} bytes")
+    if count == 0:
+        return np.zeros(shape, dtype)
+    flat = np.frombuffer(array.data, dtype, count, offset)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def num_bytes(record: ArrayRecord) -> int:
+    """Payload of a record: the bytes of its arrays as they travel, framing not counted."""
+    return sum(len(array.data) for array in record.values())
+
+
+def subtract(local: Weights, base: Weights) -> Weights:
+    """The update that leads from ``base`` to ``local``: differences of floats, values of the rest.
+
+    Counters and flags (integers, booleans) have no useful difference: they travel as they are.
+    """
+    return {k: x - base[k] if is_inexact(x) else x for k, x in local.items()}
+
+
+def add(base: Weights, update: Weights) -> Weights:
+    """Inverse of :func:`subtract`, up to one rounding of the floats."""
+    return {k: base[k] + d if is_inexact(d) else d for k, d in update.items()}
+
+
+def is_inexact(x: NDArray) -> bool:
+    """True for real and complex floating-point arrays."""
+    return bool(np.issubdtype(x.dtype, np.inexact))
