@@ -58,9 +58,7 @@ def read_numpy(array: Array) -> NDArray:
     except (ValueError, KeyError, SyntaxError) as error:
         raise ReplyError(f"array bytes have no NumPy header: {error}") from error
     if tuple(array.shape) != shape or str(dtype) != array.dtype or dtype.hasobject:
-        raise ReplyError(
-            f"array is declared as {array.dtype} {tuple(array.shape)} but holds {dtype} {shape}"
-        )
+        raise ReplyError(f"array is declared as {array.dtype} {tuple(array.shape)} but holds {dtype} {shape}")
     count, offset = int(np.prod(shape, dtype=object)), stream.tell()
     if len(array.data) - offset != count * dtype.itemsize:
         raise ReplyError(f"array of {dtype} {shape} holds {len(array.data) - offset} bytes")

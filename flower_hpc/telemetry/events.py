@@ -1,0 +1,117 @@
+"""``events.jsonl``: one line an event, written here and nowhere else.
+
+Every line has ``event`` and ``time`` (seconds since the epoch; virtual seconds in a rehearsal). Beside them:
+
+=================  ====================================================================================
+event              fields
+=================  ====================================================================================
+run_started        run, rounds, strategy, bytes_model
+round_started      round, online, busy
+sent               round, kind (train, evaluate), node, bytes_down, version
+reply_accepted     round, kind, node, bytes_up, duration_s, examples
+reply_late         round, asked_round, node, bytes_up, duration_s, staleness, weight (0 = discarded)
+reply_refused      round, kind, node, bytes_up, reason
+reply_failed       round, kind, node, reason, code (Flower's error code)
+node_lost          round, node, reason
+cut                round, kind, reason, due_s, waiting (nodes that had not answered)
+aggregated         round, version, replies, late
+round_skipped      round, reason
+evaluated          round, where (server, nodes), metrics
+round_finished     round, seconds
+run_finished       seconds, in_flight; run_failed: error, exit_code
+=================  ====================================================================================
+
+Bytes are those of the arrays as they travel; framing and TLS are not counted.
+"""
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..clock import WALL, Clock
+
+Event = dict[str, Any]
+FILE = "events.jsonl"
+
+
+class EventLog:
+    """The one writer of a run's events.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The run's folder, made if need be; None writes no file.
+    clock : Clock
+        Where ``time`` comes from; default the wall clock.
+    listener : callable, optional
+        Called with every event, in the writer's thread.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        clock: Clock = WALL,
+        listener: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.folder, self._clock, self._listener = folder, clock, listener
+        self._lock = threading.Lock()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def path(self) -> Path | None:
+        """Where the lines go, if anywhere."""
+        return None if self.folder is None else self.folder / FILE
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event; NaN and infinities become null, so that every line is JSON."""
+        line = {"event": event, "time": round(self._clock.wall(), 6)} | fields
+        with self._lock:
+            if self.path is not None:
+                # opened anew: an event survives the process, and a rotated file is followed
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(finite(line), allow_nan=False) + "\n")
+            if self._listener is not None:
+                self._listener(line)
+
+
+def finite(value: Any) -> Any:
+    """``value`` with NaN and infinities replaced by None, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Every whole line of an events file; a last line that is still being written is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def follow_events(path: Path, finished: Callable[[], bool], poll_s: float = 0.2) -> Iterator[Event]:
+    """Yield events as they are written, until ``finished()`` is true and all are read."""
+    position, last = 0, False
+    while True:
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                file.seek(position)
+                while (line := file.readline()).endswith("\n"):
+                    position = file.tell()
+                    yield json.loads(line)
+        if last:
+            return
+        last = finished()  # one more read after the end: nothing written before it is missed
+        if not last:
+            time.sleep(poll_s)
