@@ -1,0 +1,130 @@
+"""The weighted mean of a round, one reply at a time: memory is one model, however many nodes reply.
+
+``x`` of reply i is its weights ``w_i``, or its update ``d_i`` against the version that it started from. With
+weights ``c_i`` that are normalised once, by their sum ``C`` (algorithm 1 of McMahan et al. 2017):
+
+    new = sum_i (c_i / C) x_i  +  (sum of c_i over updates / C) * current
+
+so that replies of both forms mix, and fresh weights give exactly FedAvg's mean. The sum is kept as a running
+mean in float64 (complex128), which cannot overflow where the inputs do not.
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from flwr.app import MetricRecord
+
+from ..records import NDArray, Weights, is_inexact
+
+BLOCK = 1 << 18  # elements: 2 MB of float64, which stays in the cache
+
+
+class StreamingMean:
+    """Takes replies one by one and forgets them."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._updates = 0.0
+        self._mean: Weights = {}
+
+    def add(self, x: Weights, weight: float, *, is_update: bool) -> None:
+        """Fold in one reply.
+
+        Parameters
+        ----------
+        x : Weights
+            Any shapes and dtypes, the same for every reply. In an update, arrays that are not floating point
+            hold values (see ``records.subtract``).
+        weight : float
+            >= 0; 0 changes nothing.
+        is_update : bool
+            True where the floating-point arrays of ``x`` are differences.
+        """
+        if weight == 0:
+            return
+        self.total += weight
+        share = weight / self.total
+        for name, array in x.items():
+            if name not in self._mean:
+                self._mean[name] = np.zeros(array.shape, _wide(array))
+            _mix(self._mean[name], 1 - share, array, share)
+        if is_update:
+            self._updates += weight
+
+    def result(self, current: Weights) -> Weights:
+        """The new weights, in the dtypes of ``current``; call it once, when ``total`` is above 0.
+
+        Integers and booleans are the float64 mean rounded half to even, clipped to what the dtype holds.
+        """
+        share = self._updates / self.total
+        new: Weights = {}
+        for name, old in current.items():
+            mean = self._mean.pop(name)  # let go as we go: never two float64 models
+            if is_inexact(old) and share:
+                _mix(mean, 1.0, old, share)
+            new[name] = _narrow(mean, old.dtype)
+        return new
+
+
+def _mix(mean: NDArray, keep: float, x: NDArray, share: float) -> None:
+    """``mean = keep * mean + share * x`` in place, in blocks: no second float64 copy of a large array."""
+    flat, new = mean.reshape(-1), np.ascontiguousarray(x).reshape(-1)
+    for start in range(0, flat.size, BLOCK):
+        block = flat[start : start + BLOCK]
+        if keep != 1:
+            block *= keep
+        block += np.multiply(new[start : start + BLOCK], share, dtype=flat.dtype)
+
+
+def _wide(x: NDArray) -> type[np.float64] | type[np.complex128]:
+    return np.complex128 if np.iscomplexobj(x) else np.float64
+
+
+def _narrow(mean: NDArray, dtype: np.dtype[np.generic]) -> NDArray:
+    if np.issubdtype(dtype, np.inexact):
+        return mean.astype(dtype)
+    rounded = np.rint(mean)
+    if dtype == np.bool_:
+        return rounded.astype(dtype)
+    info = np.iinfo(dtype.name)
+    # float64 cannot hold the last int64s: those above it are set, not cast
+    return np.where(
+        rounded >= info.max, info.max, np.where(rounded <= info.min, info.min, rounded).astype(dtype)
+    ).astype(dtype)
+
+
+def mean_metrics(records: Iterable[tuple[MetricRecord, float]], skip: str) -> MetricRecord | None:
+    """Weighted mean of each metric over the nodes that report it, lists element by element.
+
+    Parameters
+    ----------
+    records : iterable of (MetricRecord, float)
+        One a node, with its weight. Values that are not finite, and lists whose length differs from the
+        first one's, are left out.
+    skip : str
+        The weight's own key, which is no metric.
+    """
+    sums: dict[str, tuple[NDArray, float]] = {}
+    seen = False
+    for record, weight in records:
+        seen = True
+        for key, value in record.items():
+            array = np.asarray(value, np.float64)
+            if key == skip or weight == 0 or not np.isfinite(array).all():
+                continue
+            total, weights = sums.get(key, (np.zeros_like(array), 0.0))
+            if total.shape == array.shape:
+                sums[key] = (total + weight * array, weights + weight)
+    if not seen:
+        return None
+    return MetricRecord({k: _plain(total / weights) for k, (total, weights) in sums.items()})
+
+
+def _plain(x: NDArray) -> float | list[float]:
+    return float(x) if x.ndim == 0 else [float(v) for v in x]
+
+
+def is_positive(total: float) -> bool:
+    """True where a sum of weights can divide."""
+    return 0 < total < math.inf
