@@ -5,8 +5,8 @@ round also ends when nobody is left to wait for.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..errors import ConfigError
 
@@ -21,38 +21,28 @@ class Progress:
     elapsed_s: float
 
 
-class Cutoff(Protocol):
-    """A rule that ends rounds."""
+class Cutoff(ABC):
+    """A rule that ends rounds; subclass it for your own."""
 
+    @abstractmethod
     def reason(self, progress: Progress) -> str | None:
         """Why the round ends now, or None to go on."""
-        ...
 
     def due_s(self) -> float:
-        """Seconds after dispatch at which time alone ends the round; infinite if it never does."""
-        ...
-
-    def check(self, num_nodes: int) -> None:
-        """Refuse what cannot work with ``num_nodes`` nodes (ConfigError)."""
-        ...
-
-
-class Joinable:
-    """Gives cutoffs their ``|``."""
-
-    def __or__(self, other: Cutoff) -> "AnyOf":
-        return AnyOf(self, other)  # type: ignore[arg-type]  # every subclass is a Cutoff
-
-    def due_s(self) -> float:
-        """Infinite: time alone never ends the round."""
+        """Seconds after dispatch at which time alone ends the round; infinite (default) if it never does."""
         return math.inf
 
     def check(self, num_nodes: int) -> None:
-        """Works with any number of nodes."""
+        """Refuse what cannot work with ``num_nodes`` nodes (ConfigError); default: anything works."""
+        return
+
+    def __or__(self, other: "Cutoff") -> "AnyOf":
+        """Whichever ends the round first."""
+        return AnyOf(self, other)
 
 
 @dataclass(frozen=True)
-class AnyOf(Joinable):
+class AnyOf(Cutoff):
     """Ends when either of two cutoffs does; made by ``|``."""
 
     first: Cutoff
@@ -73,7 +63,7 @@ class AnyOf(Joinable):
 
 
 @dataclass(frozen=True)
-class WaitForAll(Joinable):
+class WaitForAll(Cutoff):
     """Wait until every node that was asked has answered, failed or gone offline: FedAvg's own rule."""
 
     def reason(self, progress: Progress) -> str | None:
@@ -82,7 +72,7 @@ class WaitForAll(Joinable):
 
 
 @dataclass(frozen=True)
-class Deadline(Joinable):
+class Deadline(Cutoff):
     """End the round a fixed time after its messages were sent.
 
     Parameters
@@ -107,7 +97,7 @@ class Deadline(Joinable):
 
 
 @dataclass(frozen=True)
-class FirstK(Joinable):
+class FirstK(Cutoff):
     """End the round as soon as the ``k`` fastest of its nodes have answered.
 
     Parameters

@@ -9,8 +9,8 @@ so that replies of both forms mix, and fresh weights give exactly FedAvg's mean.
 mean in float64 (complex128), which cannot overflow where the inputs do not.
 """
 
-import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from flwr.app import MetricRecord
@@ -63,7 +63,7 @@ class StreamingMean:
             mean = self._mean.pop(name)  # let go as we go: never two float64 models
             if is_inexact(old) and share:
                 _mix(mean, 1.0, old, share)
-            new[name] = _narrow(mean, old.dtype)
+            new[name] = narrow(mean, old.dtype)
         return new
 
 
@@ -81,17 +81,19 @@ def _wide(x: NDArray) -> type[np.float64] | type[np.complex128]:
     return np.complex128 if np.iscomplexobj(x) else np.float64
 
 
-def _narrow(mean: NDArray, dtype: np.dtype[np.generic]) -> NDArray:
+def narrow(mean: NDArray, dtype: np.dtype[Any]) -> NDArray:
+    """Bring a float64 mean back into ``dtype``, as :meth:`StreamingMean.result` says."""
     if np.issubdtype(dtype, np.inexact):
         return mean.astype(dtype)
     rounded = np.rint(mean)
     if dtype == np.bool_:
         return rounded.astype(dtype)
     info = np.iinfo(dtype.name)
-    # float64 cannot hold the last int64s: those above it are set, not cast
-    return np.where(
-        rounded >= info.max, info.max, np.where(rounded <= info.min, info.min, rounded).astype(dtype)
-    ).astype(dtype)
+    high, low = rounded >= info.max, rounded <= info.min
+    # float64 cannot hold the last int64s: those are set, not cast
+    out = np.asarray(np.where(high | low, 0, rounded).astype(dtype))
+    out[high], out[low] = info.max, info.min
+    return out
 
 
 def mean_metrics(records: Iterable[tuple[MetricRecord, float]], skip: str) -> MetricRecord | None:
@@ -124,7 +126,3 @@ def mean_metrics(records: Iterable[tuple[MetricRecord, float]], skip: str) -> Me
 def _plain(x: NDArray) -> float | list[float]:
     return float(x) if x.ndim == 0 else [float(v) for v in x]
 
-
-def is_positive(total: float) -> bool:
-    """True where a sum of weights can divide."""
-    return 0 < total < math.inf

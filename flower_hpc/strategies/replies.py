@@ -8,7 +8,7 @@ from flwr.app import Message, MetricRecord
 from ..compression import unpack
 from ..errors import ReplyError
 from ..protocol import UPDATE, WEIGHTS, mark_of
-from ..records import Weights, num_bytes
+from ..records import Weights
 from .weighting import Weighting
 
 
@@ -70,9 +70,3 @@ def read_reply(message: Message, model: Weights, version: int, weighting: Weight
             raise ReplyError(f"its array {name!r} has NaN or infinite values")
     return Reply(arrays, mark.form == UPDATE, weight, metrics)
 
-
-def reply_bytes(message: Message) -> int:
-    """Array bytes of a message, as they travelled."""
-    if message.has_error():
-        return 0
-    return sum(num_bytes(record) for record in message.content.array_records.values())

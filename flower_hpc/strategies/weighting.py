@@ -13,6 +13,11 @@ from ..protocol import NUM_EXAMPLES
 class Weighting(Protocol):
     """A weight for each update."""
 
+    @property
+    def key(self) -> str:
+        """The metric that holds the weight."""
+        ...
+
     def weight(self, metrics: MetricRecord) -> float:
         """Weight of the update that came with ``metrics``; raises ReplyError where there is none."""
         ...

@@ -1,0 +1,207 @@
+"""The round loop: select, assign work, dispatch, collect until cut off, average, evaluate, record.
+
+Synchronous, partial and semi-asynchronous training are this one loop with other policies; see DESIGN.md's
+table, and ``fedavg.py``, ``fedprox.py`` for the presets.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from ..errors import FlowerHpcError, RunError
+from ..protocol import ARRAYS, CONFIG, SERVER_ROUND
+from ..records import to_record, to_weights
+from .mean import StreamingMean, mean_metrics
+from .options import HybridOptions, Settings
+from .outcomes import LOG
+from .replies import read_reply
+from .run import Run
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class HybridStrategy(Strategy):
+    """A Flower strategy that does not wait for its slowest node.
+
+    Every argument is optional; without any it is FedAvg (McMahan et al. 2017), save that it waits for nobody
+    who has gone, and folds a late update into a later round.
+
+    Parameters
+    ----------
+    cutoff : Cutoff
+        When a round ends: ``WaitForAll()`` (default), ``Deadline(seconds)``, ``FirstK(k or fraction)``,
+        joined with ``|``. Nodes that have not answered stay in flight: not asked again before they have.
+    staleness : Staleness
+        What their update is worth when it comes: ``Polynomial(0.5)`` (default), or ``Discard()``. It is an
+        update against the model that they started from, and counts ``weight x worth``.
+    selection : Selection
+        Which idle nodes a round asks; default ``RandomSelection()``, all of them.
+    work : Work
+        What to write into each node's config; default ``FixedWork()``, nothing.
+    weighting : Weighting
+        What an update counts; default ``ByExamples()``.
+    inner : Strategy, optional
+        Any Flower strategy, unchanged (FedAdam, Krum, a DP wrapper): it configures the nodes that the round
+        selected and joins the replies, as full weights. Memory is then nodes x model. A DP wrapper takes no
+        late updates, and a round counts only with exactly its ``num_sampled_clients`` replies.
+    fraction_evaluate : float
+        Share of the idle nodes that evaluates the new model each round, in [0, 1]; default 1, as FedAvg.
+        An inner strategy uses its own.
+    min_nodes : int
+        Nodes that must be online, busy or idle, for a round to start; default 2.
+    node_wait_s : float
+        How long a round waits for them before it is skipped; default 300 s.
+    min_replies : int
+        Updates without which a round is skipped; default 1. What did come is kept for the next.
+    grace_s : float
+        How long after the cut to wait for ``min_replies``; default 10 s.
+    max_failed_rounds : int
+        Rounds skipped in a row that end the run with an error; default 3.
+    lost_after_s : float, optional
+        Time to live of a message: a node that has not answered by then is suspect, rests, and is asked once
+        more. Default max(3600 s, 10 x the slowest node's usual time).
+    seed : int, optional
+        Of the selection; default random.
+    run_name, run_dir : str, Path, optional
+        The run's own name, and the folder for ``events.jsonl``, ``result.json`` and ``model.safetensors``;
+        default none. ``flower-hpc run`` sets both.
+
+    Raises
+    ------
+    ConfigError
+        A value that cannot work, in one line.
+    """
+
+    def __init__(self, **options: Unpack[HybridOptions]) -> None:
+        self.settings = Settings(**options)
+        self._sent = ArrayRecord()
+
+    def record_as(self, run_name: str, run_dir: Path | None) -> None:
+        """Set the run's name and folder after construction."""
+        self.settings = replace(self.settings, run_name=run_name, run_dir=run_dir)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Train for ``num_rounds``; the signature is Flower's.
+
+        Parameters
+        ----------
+        grid : Grid
+            Any Flower grid; one with a ``clock`` attribute decides the time.
+        initial_arrays : ArrayRecord
+            The model to begin with; its names, shapes and dtypes are what replies must have.
+        num_rounds : int
+            Rounds to run; default 3.
+        timeout : float
+            Seconds after which a round is cut whatever the cutoff says; default 3600.
+        train_config, evaluate_config : ConfigRecord, optional
+            Entries for every message; neither is changed.
+        evaluate_fn : callable, optional
+            ``(round, arrays) -> MetricRecord | None``, called before the first and after every round.
+
+        Returns
+        -------
+        Result
+            Flower's: the final arrays and the metrics by round.
+
+        Raises
+        ------
+        RunError
+            ``max_failed_rounds`` rounds in a row were skipped.
+        """
+        run = Run(self.settings, self, grid, initial_arrays, timeout)
+        self.summary()
+        with run:
+            run.evaluate_centrally(0, evaluate_fn)
+            for number in range(1, num_rounds + 1):
+                run.begin(number, num_rounds)
+                if nodes := run.select():
+                    messages = run.configure(nodes, train_config or ConfigRecord())
+                    run.collect(run.dispatch(nodes, messages, MessageType.TRAIN))
+                    run.aggregate()
+                run.evaluate_on_nodes(evaluate_config or ConfigRecord())
+                run.evaluate_centrally(number, evaluate_fn)
+                run.end()
+        return run.result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One train message for each node that ``grid`` lists; an inner strategy makes its own."""
+        self._sent = arrays
+        if self.settings.inner is not None:
+            return self.settings.inner.configure_train(server_round, arrays, config, grid)
+        return _messages(server_round, arrays, config, grid, MessageType.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average replies that all came in time, one by one, as a wrapper around this strategy needs it."""
+        if self.settings.inner is not None:
+            return self.settings.inner.aggregate_train(server_round, replies)
+        model, mean, seen = to_weights(self._sent), StreamingMean(), []
+        for message in replies:
+            try:
+                if message.has_error():
+                    raise RunError(str(message.error.reason))
+                reply = read_reply(message, model, 0, self.settings.weighting)
+            except FlowerHpcError as error:
+                LOG.warning("refused the reply of node %s: %s", message.metadata.src_node_id, error)
+                continue
+            mean.add(reply.arrays, reply.weight, is_update=reply.is_update)
+            seen.append((reply.metrics, reply.weight))
+        if mean.total == 0:
+            return None, None
+        return to_record(mean.result(model)), mean_metrics(seen, self.settings.weighting.key)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One evaluate message for each node that ``grid`` lists; an inner strategy makes its own."""
+        if self.settings.inner is not None:
+            return self.settings.inner.configure_evaluate(server_round, arrays, config, grid)
+        return _messages(server_round, arrays, config, grid, MessageType.EVALUATE)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Mean of the nodes' metrics, weighted as their updates are."""
+        if self.settings.inner is not None:
+            return self.settings.inner.aggregate_evaluate(server_round, replies)
+        weighting, seen = self.settings.weighting, []
+        for message in replies:
+            for metrics in message.content.metric_records.values():
+                try:
+                    seen.append((metrics, weighting.weight(metrics)))
+                except FlowerHpcError as error:
+                    LOG.warning("left out an evaluation: %s", error)
+        return mean_metrics(seen, weighting.key)
+
+    def summary(self) -> None:
+        """Log the policies."""
+        settings = self.settings
+        for name in ("selection", "work", "cutoff", "worth", "weighting"):
+            LOG.info("\t├── %s: %s", name, getattr(settings, name))
+        inner = "streaming mean" if settings.inner is None else type(settings.inner).__name__
+        LOG.info("\t└── joined by: %s", inner)
+        if settings.inner is not None:
+            LOG.info("\t    (holds every reply of a round: memory is nodes x model)")
+            settings.inner.summary()
+
+
+def _messages(
+    server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, kind: str
+) -> list[Message]:
+    content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(dict(config) | {SERVER_ROUND: server_round})})
+    return [Message(content, node_id, kind) for node_id in grid.get_node_ids()]

@@ -1,0 +1,28 @@
+"""The message that leaves, made from the one that a strategy configured."""
+
+from collections.abc import Mapping
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from ..protocol import CONFIG, config_of
+from ..records import num_bytes
+from .work import ConfigValue
+
+
+def outgoing(message: Message, asks: Mapping[str, ConfigValue], ttl_s: float, number: int) -> Message:
+    """``message`` with ``asks`` in its config, its time to live and its round.
+
+    The config is copied, since strategies share one among all messages of a round; the arrays are shared.
+    """
+    content = RecordDict(dict(message.content.items()))
+    key = next(iter(content.config_records), CONFIG)
+    content[key] = ConfigRecord(dict(config_of(message)) | dict(asks))
+    meta = message.metadata
+    return Message(content, meta.dst_node_id, meta.message_type, ttl=ttl_s, group_id=str(number))
+
+
+def message_bytes(message: Message) -> int:
+    """Array bytes of a message as they travel; framing is not counted."""
+    if message.has_error():
+        return 0
+    return sum(num_bytes(record) for record in message.content.array_records.values())
