@@ -1,0 +1,1 @@
+"""A thin Flower App over ``flower_hpc.tasks``."""

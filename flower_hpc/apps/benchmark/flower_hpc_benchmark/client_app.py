@@ -1,0 +1,137 @@
+"""The client: trains or evaluates a task's model on this node's partition, answers with full weights."""
+
+import time
+
+STARTED = time.perf_counter()  # before torch: Flower starts a process per message, and this is part of it
+
+from collections.abc import Callable  # noqa: E402
+
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict  # noqa: E402
+from flwr.clientapp import ClientApp  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from flower_hpc.client import KeepBudget, budget_of, proximal_term  # noqa: E402
+from flower_hpc.compression.mod import SendUpdates  # noqa: E402
+from flower_hpc.errors import ConfigError  # noqa: E402
+from flower_hpc.protocol import (  # noqa: E402
+    ARRAYS,
+    METRICS,
+    NUM_EXAMPLES,
+    NUM_PARTITIONS,
+    PARTITION_ID,
+    PROXIMAL_MU,
+    SERVER_ROUND,
+    config_of,
+)
+from flower_hpc.tasks import (  # noqa: E402
+    TaskOptions,
+    load,
+    training,
+)
+
+DATA_DIR, SLOWDOWN = "data-dir", "slowdown"  # in node-config
+
+app = ClientApp(mods=[SendUpdates(), KeepBudget()])
+_first = True
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train the model that came in on this node's partition, within the message's budget.
+
+    Replies with ``arrays`` (full weights) and ``metrics``: ``num-examples`` (of the partition) and
+    ``train-loss``.
+    """
+    started, spent = _clock(), budget_of(message).spent
+    options, index, count = _options(context), *_place(context)
+    task = load(options)
+    examples = task.load_partition(index, count)
+    model = task.build_model()
+    model.load_state_dict(_arrays(message).to_torch_state_dict(), strict=True)
+    config = config_of(message)
+    metrics = training.train(
+        model,
+        examples,
+        task.objective,
+        epochs=options.local_epochs,
+        batch_size=options.batch_size,
+        lr=_number(config.get("lr"), options.learning_rate),
+        seed=training.seed_of(options.seed, int(_number(config.get(SERVER_ROUND), 0)), index),
+        penalty=_penalty(model, _number(config.get(PROXIMAL_MU), 0.0)),
+        spent=spent,
+    )
+    _be_slow(context, started)
+    content = {ARRAYS: ArrayRecord(model.state_dict())}
+    return _reply(message, content, len(examples), {"train-loss": metrics["train-loss"]})
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the model that came in on the partition that this node trains on.
+
+    The partition itself, not a held-out part of it: nodes may hold a handful of examples, and the
+    central test set is what measures generalisation.
+    """
+    started = _clock()
+    task = load(_options(context))
+    examples = task.load_partition(*_place(context))
+    model = task.build_model()
+    model.load_state_dict(_arrays(message).to_torch_state_dict(), strict=True)
+    metrics = training.evaluate(model, examples, task.objective)
+    _be_slow(context, started)
+    return _reply(message, {}, len(examples), {k: metrics[k] for k in ("loss", "accuracy")})
+
+
+def _options(context: Context) -> TaskOptions:
+    own = context.node_config.get(DATA_DIR)
+    config = dict(context.run_config)
+    return TaskOptions.from_config({**config, DATA_DIR: str(own)} if own else config)
+
+
+def _place(context: Context) -> tuple[int, int]:
+    try:
+        return int(context.node_config[PARTITION_ID]), int(context.node_config[NUM_PARTITIONS])
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"node-config must give {PARTITION_ID} and {NUM_PARTITIONS} as whole numbers, "
+            f"got {dict(context.node_config)}"
+        ) from error
+
+
+def _arrays(message: Message) -> ArrayRecord:
+    # the only one, whatever it is called: strategies of others may use another key
+    return next(iter(message.content.array_records.values()))
+
+
+def _number(value: object, default: float) -> float:
+    return float(value) if isinstance(value, int | float) else default
+
+
+def _penalty(model: nn.Module, mu: float) -> Callable[[nn.Module], Tensor | float] | None:
+    if mu == 0:
+        return None
+    anchors = [p.detach().clone() for p in model.parameters()]
+    return lambda current: proximal_term(current.parameters(), anchors, mu)
+
+
+def _clock() -> float:
+    """When this message's work began: with the process for its first message."""
+    global _first
+    first, _first = _first, False
+    return STARTED if first else time.perf_counter()
+
+
+def _be_slow(context: Context, started: float) -> None:
+    """Behave like a node that is ``slowdown`` times slower, by sleeping what it would take longer."""
+    value = context.node_config.get(SLOWDOWN, 1)
+    slowdown = _number(value, 0.0)
+    if slowdown < 1:
+        raise ConfigError(f"slowdown in node-config must be a number >= 1, got {value!r}")
+    time.sleep((slowdown - 1) * (time.perf_counter() - started))
+
+
+def _reply(
+    message: Message, content: dict[str, ArrayRecord], examples: int, metrics: dict[str, float]
+) -> Message:
+    record = MetricRecord({NUM_EXAMPLES: examples, **metrics})
+    return Message(RecordDict({**content, METRICS: record}), reply_to=message)
