@@ -148,13 +148,14 @@ class Collector:
             busy = self.busy()
             return [node for node in self.online.values() if node.node_id not in busy]
 
-    def waiting(self, kind: str, round_: int) -> list[Flight]:
-        """Flights of a round that are worth waiting for: awaited, not orphaned, their nodes online."""
+    def waiting(self, kind: str, number: int | None = None) -> list[Flight]:
+        """Flights worth waiting for: awaited, not orphaned, their nodes online; of one round or of all."""
         with self.lock:
             return [
                 f
                 for f in self.flights.values()
-                if (f.kind, f.round) == (kind, round_)
+                if f.kind == kind
+                and number in (None, f.round)
                 and f.awaited
                 and not f.orphaned
                 and f.node.node_id in self.online

@@ -177,7 +177,7 @@ class Run:
         with self._collector.lock:
             why = reason() or f"timeout {self._timeout:g} s"
         self._collector.wait(
-            lambda: intake.short() is None or not self._collector.waiting(TRAIN, self._number),
+            lambda: intake.short() is None or not self._collector.waiting(TRAIN),
             self.clock.now() + self.settings.grace_s,
         )
         with self._collector.lock:
