@@ -39,6 +39,8 @@ class TaskInfo:
         Default of SGD with momentum 0.9.
     classes : int, optional
         Number of classes, where it does not depend on the data set chosen.
+    train_examples : int, optional
+        Number of training examples, where it does not depend on the data set chosen.
     test_examples : int
         Default cap of the central test set; 0 is all of it.
     roles : bool
@@ -48,15 +50,16 @@ class TaskInfo:
     models: tuple[str, ...]
     learning_rate: float
     classes: int | None = None
+    train_examples: int | None = None
     test_examples: int = 0
     roles: bool = False
 
 
 TASKS = {
-    "cifar10": TaskInfo(models=("cnn", "resnet18"), learning_rate=0.02, classes=10),
-    "digits": TaskInfo(models=("mlp", "cnn"), learning_rate=0.05, classes=10),
-    "medmnist": TaskInfo(models=("cnn", "resnet18"), learning_rate=0.02),
-    "shakespeare": TaskInfo(models=("lstm",), learning_rate=0.2, classes=80, test_examples=2000, roles=True),
+    "cifar10": TaskInfo(("cnn", "resnet18"), learning_rate=0.02, classes=10, train_examples=50_000),
+    "digits": TaskInfo(("mlp", "cnn"), learning_rate=0.05, classes=10, train_examples=1400),
+    "medmnist": TaskInfo(("cnn", "resnet18"), learning_rate=0.02),
+    "shakespeare": TaskInfo(("lstm",), learning_rate=0.2, classes=80, test_examples=2000, roles=True),
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from flower_hpc.errors import ConfigError
-from flower_hpc.tasks.options import TaskOptions
+from flower_hpc.tasks.options import TASKS, TaskOptions
 
 
 def check(run_config: Mapping[str, bool | int | float | str], num_nodes: int | None = None) -> None:
@@ -26,9 +26,10 @@ def check(run_config: Mapping[str, bool | int | float | str], num_nodes: int | N
         return
     if num_nodes < 1:
         raise ConfigError(f"number of nodes must be at least 1, got {num_nodes}")
-    if options.task == "digits" and options.partitioner == "shards":
-        shards = num_nodes * options.shards_per_node
-        if shards > 1437:
-            raise ConfigError(
-                f"nodes x shards-per-node must be at most the 1437 training digits, got {shards}"
-            )
+    pieces = num_nodes * (options.shards_per_node if options.partitioner == "shards" else 1)
+    examples = TASKS[options.task].train_examples
+    if examples is not None and pieces > examples:
+        raise ConfigError(
+            f"nodes must be few enough for the {examples} training examples of {options.task}, "
+            f"got {num_nodes} nodes, {pieces} parts"
+        )

@@ -1,9 +1,12 @@
 """The server: an initial model, any strategy, and the central test set after each round."""
 
+from dataclasses import replace
+
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg, Strategy
 
-from flower_hpc.strategies import configured
+from flower_hpc.strategies import HybridStrategy, configured
 from flower_hpc.tasks import TaskOptions, load, training
 
 app = ServerApp()
@@ -20,7 +23,7 @@ def main(grid: Grid, context: Context) -> None:
     """
     options = TaskOptions.from_config(context.run_config)
     task = load(options)
-    strategy = configured(context)
+    strategy = evaluating(configured(context), options.fraction_evaluate)
     test, model = task.load_test(), task.build_model()
 
     def central(server_round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -35,3 +38,14 @@ def main(grid: Grid, context: Context) -> None:
         train_config=ConfigRecord({"lr": options.learning_rate}),
         evaluate_fn=central,
     )
+
+
+def evaluating(strategy: Strategy, fraction: float) -> Strategy:
+    """The strategy with that part of the nodes evaluating; one that knows no such part is left as it is."""
+    if isinstance(strategy, HybridStrategy):
+        strategy.settings = replace(strategy.settings, fraction_evaluate=fraction)
+        if strategy.settings.inner is not None:
+            evaluating(strategy.settings.inner, fraction)
+    elif isinstance(strategy, FedAvg):
+        strategy.fraction_evaluate = fraction
+    return strategy

@@ -1,0 +1,293 @@
+"""Tasks: refusals before imports, real data, honest training."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from flower_hpc.errors import ConfigError
+from flower_hpc.tasks import TASKS, TaskOptions, load, training
+from flower_hpc.tasks.base import MANY_OF_MANY
+from flower_hpc.tasks.medmnist import first_finding
+from flower_hpc.tasks.models import cnn, resnet18
+from flower_hpc.tasks.shakespeare import CHARACTERS, WINDOW, encode
+
+pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
+
+DATA = os.environ.get("FLOWER_HPC_DATA", "")
+needs_data = pytest.mark.skipif(not DATA, reason="FLOWER_HPC_DATA names no folder with data sets")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (
+            {"task": "nope"},
+            "task must be one of cifar10, digits, medmnist, shakespeare, got 'nope'",
+        ),
+        ({"model": "resnet18"}, "model of digits must be one of cnn, mlp, got 'resnet18'"),
+        ({"partitioner": "fair"}, "partitioner must be one of dirichlet, iid, natural"),
+        ({"partitioner": "natural"}, "needs a task with roles (shakespeare), got task 'digits'"),
+        ({"task": "medmnist", "dataset": "nodulemnist3d"}, "dataset must be one of bloodmnist"),
+        ({"dataset": "pathmnist"}, "dataset must be empty for digits"),
+        ({"alpha": 0.0}, "alpha must be > 0, got 0.0"),
+        ({"alpha": float("nan")}, "alpha must be > 0, got nan"),
+        ({"classes-per-node": 0}, "classes-per-node must be at least 1, got 0"),
+        ({"partitioner": "pathological", "classes-per-node": 11}, "at most 10 for digits, got 11"),
+        ({"shards-per-node": 0}, "shards-per-node must be at least 1, got 0"),
+        ({"num-rounds": 0}, "num-rounds must be at least 1, got 0"),
+        ({"local-epochs": -1}, "local-epochs must be at least 1, got -1"),
+        ({"batch-size": 0}, "batch-size must be at least 1, got 0"),
+        ({"learning-rate": -0.1}, "learning-rate must be > 0, or 0 for the task's default"),
+        ({"test-examples": -2}, "test-examples must be at least -1, got -2"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"fraction-evaluate": 1.5}, "fraction-evaluate must be in [0, 1], got 1.5"),
+        ({"num-rounds": 2.5}, "num-rounds must be of type int, got 2.5"),
+        ({"batch-size": True}, "batch-size must be of type int, got True"),
+        ({"data-dir": "/no/such/folder"}, "data-dir must be a folder that exists"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_in_one_line(config, line):
+    with pytest.raises(ConfigError) as error:
+        TaskOptions.from_config(config)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_defaults_come_from_the_task_and_other_keys_are_left_alone():
+    options = TaskOptions.from_config({"task": "medmnist", "alpha": 1, "strategy": "x"})
+    info = TASKS["medmnist"]
+    assert (options.model, options.dataset) == (info.models[0], "pneumoniamnist")
+    assert (options.learning_rate, options.alpha) == (info.learning_rate, 1.0)
+
+
+def test_options_import_nothing_heavy():
+    code = (
+        "import sys, flower_hpc.tasks.options\n"
+        "print(*{'torch', 'torchvision', 'medmnist', 'sklearn', 'datasets'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load(TaskOptions())
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_digits_are_learnt_centrally(digits):
+    model, examples, test = digits.build_model(), digits.load_partition(0, 1), digits.load_test()
+    training.train(model, examples, digits.objective, epochs=5, lr=0.05)
+    metrics = training.evaluate(model, test, digits.objective)
+    assert metrics["accuracy"] > 0.85
+    assert metrics["num-examples"] == len(test) == 1797 - len(examples)
+
+
+def test_training_is_repeatable_bit_for_bit_and_leaves_torch_as_it_was(digits):
+    examples, state = digits.load_partition(1, 4), torch.random.get_rng_state()
+    ran = []
+    for _ in range(2):
+        model = digits.build_model()
+        ran.append((training.train(model, examples, digits.objective, lr=0.1, seed=7), model))
+        torch.rand(1)
+        torch.random.set_rng_state(state)
+    assert ran[0][0] == ran[1][0]
+    assert torch.equal(weights(ran[0][1]), weights(ran[1][1]))
+    digits.build_model()
+    training.train(ran[0][1], examples, digits.objective, lr=0.1, seed=8)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_step_is_that_of_torchs_sgd(digits):
+    ours, theirs = digits.build_model(), digits.build_model()
+    examples = digits.load_partition(0, 20).select(np.arange(16))
+    training.train(ours, examples, digits.objective, epochs=3, batch_size=16, lr=0.1)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=training.MOMENTUM)
+    inputs, targets = examples[list(range(16))]
+    for _ in range(3):
+        optimizer.zero_grad()
+        digits.objective.loss(theirs(inputs), targets).backward()
+        optimizer.step()
+    torch.testing.assert_close(weights(ours), weights(theirs))
+
+
+def test_a_spent_budget_ends_training_after_one_batch(digits):
+    metrics = training.train(
+        digits.build_model(),
+        digits.load_partition(0, 1),
+        digits.objective,
+        lr=0.1,
+        batch_size=10,
+        spent=lambda: True,
+    )
+    assert metrics["examples-seen"] == 10
+
+
+def test_a_large_penalty_holds_the_model_back(digits):
+    start = digits.build_model()
+    anchors = [p.detach().clone() for p in start.parameters()]
+
+    def pull(model):
+        pairs = zip(model.parameters(), anchors, strict=True)
+        return 5 * sum((w - a).square().sum() for w, a in pairs)
+
+    def moved(penalty):
+        model = digits.build_model()
+        training.train(model, digits.load_partition(0, 4), digits.objective, lr=0.01, penalty=penalty)
+        return (weights(model) - weights(start)).norm()
+
+    assert moved(pull) < 0.5 * moved(None)
+
+
+def test_another_seed_gives_another_model(digits):
+    assert torch.equal(weights(digits.build_model()), weights(digits.build_model()))
+    other = load(TaskOptions(seed=1)).build_model()
+    assert not torch.equal(weights(digits.build_model()), weights(other))
+
+
+def test_a_partition_that_does_not_exist_is_refused(digits):
+    with pytest.raises(ConfigError, match=r"partition-id must be in \[0, 4\), got 4"):
+        digits.load_partition(4, 4)
+
+
+@pytest.mark.parametrize(("make", "most"), [(cnn, 300_000), (resnet18, 12_000_000)])
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
+def test_image_models_take_their_images(make, most, channels, side):
+    model = make(channels, 7)
+    assert model(torch.zeros(2, channels, side, side)).shape == (2, 7)
+    assert sum(p.numel() for p in model.parameters()) < most
+
+
+def test_findings_count_one_by_one():
+    outputs = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
+    assert MANY_OF_MANY.accuracy(outputs, torch.tensor([[1.0, 0.0], [0.0, 1.0]])) == 0.75
+    np.testing.assert_array_equal(first_finding(np.array([[0, 1, 1], [0, 0, 0]])), [1, 3])
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("task", "model", "shape"),
+    [
+        ("cifar10", "cnn", (3, 32, 32)),
+        ("medmnist", "cnn", (1, 28, 28)),
+        ("medmnist", "resnet18", (1, 28, 28)),
+    ],
+)
+def test_images_load_and_train(task, model, shape):
+    loaded = load(TaskOptions(task=task, model=model, test_examples=50, data_dir=DATA))
+    examples, test = loaded.load_partition(3, 60), loaded.load_test()
+    inputs, _ = examples[[0, 1]]
+    assert inputs.shape == (2, *shape)
+    assert abs(float(inputs.mean())) < 2
+    net = loaded.build_model()
+    training.train(net, examples.select(np.arange(16)), loaded.objective, lr=0.01)
+    assert 0 <= training.evaluate(net, test, loaded.objective)["accuracy"] <= 1
+    assert len(test) == 50
+
+
+@needs_data
+def test_the_task_folder_itself_is_a_data_dir_too():
+    options = TaskOptions(task="medmnist", data_dir=f"{DATA}/medmnist")
+    assert len(load(options).load_test()) == 624
+
+
+@needs_data
+def test_a_role_is_a_client_and_its_test_text_is_not_in_training():
+    task = load(TaskOptions(task="shakespeare", partitioner="natural", data_dir=DATA))
+    examples = task.load_partition(0, 50)
+    assert len(set(examples.roles.tolist())) == 1
+    x, y = examples[[0, 1, 2]]
+    assert x.shape == (3, WINDOW)
+    assert y.tolist() == examples.labels[:3].tolist()
+    assert len(examples) >= 4
+    assert len(task.load_test()) == 2000
+
+
+def test_nine_tenths_of_a_role_are_for_training_and_share_no_text_with_the_rest(tmp_path):
+    text = "".join(CHARACTERS[i % 80] for i in range(2000))
+    speeches = [{"play": "p", "role": "A", "text": t} for t in (text[:700], text[701:])]
+    (tmp_path / "speeches.jsonl").write_text("\n".join(map(json.dumps, speeches)))
+    task = load(TaskOptions(task="shakespeare", partitioner="natural", data_dir=str(tmp_path)))
+    examples, test = task.load_partition(0, 1), task.load_test()
+    assert (len(examples), len(test)) == (1800 - WINDOW, 200 - WINDOW)
+    joined = "".join(CHARACTERS[c] for c in [*examples.text, *test.text])
+    assert joined == text[:700] + "\n" + text[701:]
+
+
+def _leaf(folder, users):
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        data = {
+            u: {"x": [(f"{u} says: " * 20)[:WINDOW]] * n, "y": list("abcdefgh"[:n])} for u, n in users.items()
+        }
+        content = {"users": list(users), "num_samples": list(users.values()), "user_data": data}
+        (folder / split / "all_data.json").write_text(json.dumps(content))
+
+
+def test_leafs_json_loads_a_user_a_client(tmp_path):
+    _leaf(tmp_path / "shakespeare", {"ROMEO": 5, "JULIET": 6, "PAGE": 2})
+    task = load(TaskOptions(task="shakespeare", partitioner="natural", data_dir=str(tmp_path), seed=5))
+    parts = [task.load_partition(i, 2) for i in range(2)]
+    assert sorted(len(part) for part in parts) == [5, 6]
+    x, y = parts[0][list(range(len(parts[0])))]
+    assert x.shape[1] == WINDOW
+    assert "".join(CHARACTERS[c] for c in x[0]).startswith(("ROMEO says: ", "JULIET says: "))
+    assert sorted(CHARACTERS[c] for c in y) == list("abcdefgh"[: len(y)])
+    with pytest.raises(ConfigError, match="at most the 2 roles with enough text, got 3"):
+        task.load_partition(0, 3)
+
+
+def test_characters_outside_the_vocabulary_become_spaces():
+    assert "".join(CHARACTERS[c] for c in encode("a$é?Z}")) == "a  ?Z}"
+
+
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [
+        ("cifar10", "cifar-10-python.tar.gz"),
+        ("medmnist", "pneumoniamnist.npz"),
+        ("shakespeare", "speeches.jsonl"),
+    ],
+)
+def test_missing_files_are_named_with_their_place_in_one_line(task, file, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        load(TaskOptions(task=task, data_dir=str(tmp_path))).load_test()
+    line = str(error.value)
+    assert file in line
+    assert str(tmp_path / task) in line
+    assert "\n" not in line
+
+
+def test_a_failed_download_says_where_to_put_which_file(monkeypatch, tmp_path):
+    def offline(*args, **kwargs):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.delenv("FLOWER_HPC_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    for task in ("cifar10", "medmnist"):
+        with pytest.raises(ConfigError, match=r"no data \(download failed: .*\): put ") as error:
+            load(TaskOptions(task=task)).load_test()
+        assert "\n" not in str(error.value)
+        assert str(tmp_path) in str(error.value)
+
+
+def test_the_environment_names_the_data_and_must_exist(monkeypatch, tmp_path):
+    monkeypatch.setenv("FLOWER_HPC_DATA", str(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match="FLOWER_HPC_DATA must be a folder that exists"):
+        load(TaskOptions(task="medmnist"))
