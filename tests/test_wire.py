@@ -27,7 +27,7 @@ def test_an_array_comes_back_bit_for_bit(x):
     for back in (
         read_numpy(to_array(x)),
         unpack(pack(Identity(), x)),
-        read_numpy(to_array(np.asfortranarray(x))),
+        read_numpy(to_array(np.asfortranarray(x) if x.ndim else x)),  # 0-d would become 1-d
     ):
         assert (back.dtype, back.shape) == (x.dtype, x.shape)
         assert back.tobytes() == x.tobytes()

@@ -1,0 +1,125 @@
+"""A run as people watch it: the events folded into a few numbers, and drawn with rich."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .events import Event
+
+MB = 1e6
+
+
+@dataclass
+class RunView:
+    """Where a run stands, from the events so far."""
+
+    round: int = 0
+    of: int = 0
+    done: int = 0
+    accuracy: float | None = None
+    in_flight: set[str] = field(default_factory=set)
+    cut: int = 0
+    late: int = 0
+    refused: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    note: str = "starting"
+
+    def add(self, event: Event) -> None:
+        """Fold in one event."""
+        kind, node = event["event"], event.get("node", "")
+        self.bytes_up += event.get("bytes_up", 0)
+        self.bytes_down += event.get("bytes_down", 0)
+        if kind == "round_started":
+            self.round, self.of, self.note = event["round"], event.get("of", 0), "waiting for nodes"
+        elif kind == "sent":
+            self.in_flight.add(node)
+            self.note = "training" if event["kind"] == "train" else "evaluating on nodes"
+        elif kind.startswith("reply_") or kind == "node_lost":
+            self.in_flight.discard(node)
+            self.late += kind == "reply_late"
+            self.refused += kind in ("reply_refused", "reply_failed")
+        elif kind == "cut":
+            self.cut += len(event["waiting"])
+            self.note = "averaging"
+        elif kind == "aggregated":
+            self.note = "evaluating"
+        elif kind == "evaluated":
+            self.accuracy = event["metrics"].get("accuracy", self.accuracy)
+        elif kind == "round_skipped":
+            self.note = f"skipped: {event['reason']}"
+        elif kind == "round_finished":
+            self.done = event["round"]
+
+    def describe(self) -> str:
+        """One line: round, accuracy, nodes in flight, cut, late, MB up and down."""
+        accuracy = "–" if self.accuracy is None else f"{self.accuracy:.3f}"
+        refused = f" · {self.refused} refused" if self.refused else ""
+        return (
+            f"accuracy {accuracy} · {len(self.in_flight)} in flight · {self.cut} cut · {self.late} late"
+            f"{refused} · {self.bytes_up / MB:.2f} MB up, {self.bytes_down / MB:.2f} MB down"
+        )
+
+
+def show(events: Iterable[Event], console: Console) -> None:
+    """Draw a progress bar while events come; where there is no terminal, print a line a round."""
+    view = RunView()
+    if not console.is_terminal:
+        for event in events:
+            view.add(event)
+            if event["event"] == "round_finished":
+                note = f" ({view.note})" if view.note.startswith("skipped") else ""
+                console.print(f"round {view.round}/{view.of}: {view.describe()}{note}", highlight=False)
+        return
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[facts]}")
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None, facts="")
+        for event in events:
+            view.add(event)
+            title = f"round {view.round}/{view.of} [dim]{view.note}[/dim]" if view.of else view.note
+            bar.update(
+                task,
+                description=title,
+                total=view.of or None,
+                completed=view.done,
+                facts=view.describe(),
+            )
+
+
+def rounds_table(result: dict[str, Any]) -> Table:
+    """The rounds of a result: accuracy, loss, time, who was late or cut, MB."""
+    table = Table(title=f"run {result['run']}" if result.get("run") else None)
+    for name in ("round", "accuracy", "loss", "seconds", "replied"):
+        table.add_column(name, justify="right")
+    table.add_column("cut")
+    table.add_column("late, folded in")
+    table.add_column("refused, failed")
+    table.add_column("MB up", justify="right")
+    table.add_column("MB down", justify="right")
+    for row in result["rounds"]:
+        table.add_row(
+            str(row["round"]),
+            _number(row["accuracy"], ".3f"),
+            _number(row["loss"], ".3f"),
+            _number(row["seconds"], ".1f"),
+            str(row["replied"]) if not row["skipped"] else "skipped",
+            _names(row["cut_nodes"]),
+            _names(row["late_nodes"]),
+            _names(row["refused_nodes"] + row["failed_nodes"]),
+            f"{row['bytes_up'] / MB:.2f}",
+            f"{row['bytes_down'] / MB:.2f}",
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _names(nodes: list[str]) -> str:
+    shown = ", ".join(nodes[:4])
+    return f"{shown} and {len(nodes) - 4} more" if len(nodes) > 4 else shown
