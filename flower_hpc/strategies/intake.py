@@ -13,6 +13,7 @@ from ..records import Weights, to_weights
 from ..telemetry import EventLog
 from .collect import Flight
 from .join import Averaged, Batch, Gathered
+from .messages import release
 from .options import Settings
 from .replies import Reply, read_reply
 
@@ -80,6 +81,11 @@ class Intake:
         if self._held is not None:  # a model is being computed: what this counts against is not yet known
             self._held.append((flight, message, duration_s, size))
             return
+        content = message.content
+        self._judge(flight, message, duration_s, size)
+        release(content)  # whatever was kept of it is elsewhere by now
+
+    def _judge(self, flight: Flight, message: Message, duration_s: float, size: int) -> None:
         fresh = self._open and flight.round == self.round
         facts = {"round": self.round, "kind": "train", "node": flight.node.name, "bytes_up": size}
         try:

@@ -26,3 +26,13 @@ def message_bytes(message: Message) -> int:
     if message.has_error():
         return 0
     return sum(num_bytes(record) for record in message.content.array_records.values())
+
+
+def release(content: RecordDict) -> None:
+    """Let go of a message's arrays at once.
+
+    Flower's records refer to each other in a circle: left alone, their bytes stay until the garbage collector
+    happens by, and a round of 32 replies of 40 MB held ten of them.
+    """
+    for record in content.array_records.values():
+        record.clear()

@@ -57,7 +57,7 @@ class RunView:
 
     def describe(self) -> str:
         """One line: round, accuracy, nodes in flight, cut, late, MB up and down."""
-        accuracy = "–" if self.accuracy is None else f"{self.accuracy:.3f}"
+        accuracy = "-" if self.accuracy is None else f"{self.accuracy:.3f}"
         refused = f" · {self.refused} refused" if self.refused else ""
         return (
             f"accuracy {accuracy} · {len(self.in_flight)} in flight · {self.cut} cut · {self.late} late"
@@ -117,7 +117,7 @@ def rounds_table(result: dict[str, Any]) -> Table:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return "-" if value is None else format(value, form)
 
 
 def _names(nodes: list[str]) -> str:
