@@ -9,9 +9,6 @@ from flower_hpc.errors import ConfigError
 from flower_hpc.tasks.options import TaskOptions
 from flower_hpc.tasks.partition import partition
 
-# flwr-datasets brings pandas, matplotlib and pyarrow, which warn of each other while they are imported
-pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
-
 LABELS = np.repeat(np.arange(10), 140)
 SPREAD = np.random.default_rng(1).permutation(np.repeat(np.arange(10), 101))
 

@@ -16,8 +16,6 @@ from flower_hpc.tasks.medmnist import first_finding
 from flower_hpc.tasks.models import cnn, resnet18
 from flower_hpc.tasks.shakespeare import CHARACTERS, WINDOW, encode
 
-pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
-
 DATA = os.environ.get("FLOWER_HPC_DATA", "")
 needs_data = pytest.mark.skipif(not DATA, reason="FLOWER_HPC_DATA names no folder with data sets")
 
