@@ -1,0 +1,88 @@
+"""How a federation is: what the controller writes to status.json and the commands print."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class NodeState(StrEnum):
+    """Where a node (or the SuperLink) is."""
+
+    STARTING = "starting"
+    ONLINE = "online"
+    RESTARTING = "restarting"
+    """It ended by itself, and is started again after a back-off."""
+    FAILED = "failed"
+    """It ended three times before it came online; it is still tried again."""
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class State(StrEnum):
+    """Where a federation is."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    """It was ready; now the SuperLink or a node is not online."""
+    STOPPING = "stopping"
+    ORPHANED = "orphaned"
+    """Its controller was killed, its processes live: `up` and `down` end them."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class NodeStatus(_Model):
+    """A node; ``pid`` is None while it has no process, ``node_id`` until it is known (uint64)."""
+
+    name: str
+    site: str
+    state: NodeState
+    pid: int | None = None
+    restarts: int = 0
+    node_id: int | None = None
+    partition: int
+    since: float
+    """Seconds since the epoch at which it came into this state."""
+
+
+class SuperLinkStatus(_Model):
+    """The SuperLink; ``address`` is host:port."""
+
+    state: NodeState
+    pid: int | None = None
+    restarts: int = 0
+    address: str
+    since: float
+
+
+class Status(_Model):
+    """A federation."""
+
+    name: str
+    state: State
+    ready: bool = False
+    """The SuperLink and every wanted node are online, and nothing is left to change."""
+    generation: int = 0
+    controller_pid: int | None = None
+    superlink: SuperLinkStatus | None = None
+    nodes: tuple[NodeStatus, ...] = ()
+    wanted: int = 0
+
+    @property
+    def online(self) -> int:
+        """How many nodes are online."""
+        return sum(node.state is NodeState.ONLINE for node in self.nodes)
+
+    @property
+    def address(self) -> str | None:
+        """The SuperLink's host:port, while it has one."""
+        return self.superlink.address if self.superlink else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as ``status --json`` prints it."""
+        return self.model_dump(mode="json") | {"online": self.online, "address": self.address}

@@ -1,0 +1,88 @@
+"""What to run, and the few things that any launcher can do with it."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """One long-running program, such as a SuperNode. Says what it is, never where it runs.
+
+    Parameters
+    ----------
+    name : str
+        What people call it; part of its log.
+    command : tuple of str
+        Program and arguments.
+    cwd : Path
+        Its working directory; made where it is missing.
+    log : Path
+        File that its output is appended to.
+    env : mapping of str to str
+        Variables on top of those of the environment it is submitted from; default none.
+    stop_signal : signal.Signals
+        What asks it to stop; default SIGINT, on which a SuperNode signs off within a second.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    cwd: Path
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: signal.Signals = signal.SIGINT
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ConfigError(f"job {self.name!r} has no command")
+        for text in (*self.command, *self.env, *self.env.values()):
+            if "\0" in text:
+                raise ConfigError(f"job {self.name!r}: no NUL character is allowed, got {text!r}")
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+    @property
+    def final(self) -> bool:
+        """True where it will not run again by itself."""
+        return self in (self.SUCCEEDED, self.FAILED, self.CANCELLED)
+
+
+class Launcher(Protocol):
+    """What the controller of a federation asks of a scheduler."""
+
+    def render(self, spec: JobSpec) -> str:
+        """What :meth:`submit` would start, for people to read; touches nothing."""
+        ...
+
+    def submit(self, spec: JobSpec) -> str:
+        """Start ``spec`` and return the id that the other methods take; LaunchError where it cannot."""
+        ...
+
+    def state(self, job_id: str) -> JobState:
+        """Where the job is; UNKNOWN for an id that this launcher did not give."""
+        ...
+
+    def cancel(self, job_id: str, *, force: bool = False) -> None:
+        """Ask the job once to stop, or with ``force`` end it and all it started.
+
+        Returns at once. A job that has ended already is not an error; ``force`` then ends what it left.
+        """
+        ...
+
+    def logs(self, job_id: str, max_bytes: int = 65536) -> str:
+        """The last ``max_bytes`` of what the job wrote since it was submitted; default 64 KiB."""
+        ...
