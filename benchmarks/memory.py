@@ -1,8 +1,8 @@
 """Peak memory of the server for the replies of a round: stock FedAvg beside HybridStrategy.
 
 Each strategy runs one round in a process of its own, with the same pretended nodes, whose replies come into
-being when they are pulled, as those of a SuperLink do. Growth is the process's peak resident size less what it
-was just before the round.
+being when they are pulled, as those of a SuperLink do. Growth is the process's peak resident size less what
+it was just before the round.
 
     uv run python benchmarks/memory.py [--json] [--nodes 32] [--megabytes 40]
 """
@@ -35,7 +35,8 @@ def main() -> None:
     if not args.json:
         print(f"{args.nodes} replies of a {args.megabytes} MB model in {args.arrays} arrays")
         for side in SIDES:
-            print(f"  {side:6} before {grown[side]['before_mb']:7.0f} MB, growth {grown[side]['growth_mb']:7.0f} MB")
+            before, growth = grown[side]["before_mb"], grown[side]["growth_mb"]
+            print(f"  {side:6} before {before:7.0f} MB, growth {growth:7.0f} MB")
         print(f"  ours / stock: {ratio:.3f}")
     print(json.dumps(result))
 
@@ -66,7 +67,9 @@ def one_round(side: str, nodes: int, megabytes: int, arrays: int) -> dict[str, f
     @app.train()
     def train(msg, context):
         record = ArrayRecord({k: Array(a.numpy() + 1) for k, a in msg.content["arrays"].items()})
-        return Message(RecordDict({"arrays": record, "metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
+        return Message(
+            RecordDict({"arrays": record, "metrics": MetricRecord({"num-examples": 1})}), reply_to=msg
+        )
 
     size = megabytes * 10**6 // 4 // arrays
     model = ArrayRecord({f"a{i}": Array(np.zeros(size, np.float32)) for i in range(arrays)})

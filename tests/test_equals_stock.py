@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import grid_of
 from flwr.serverapp import strategy as flower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from conftest import grid_of
 from flower_hpc.compression import SendUpdates
 from flower_hpc.records import to_record, to_weights
 from flower_hpc.strategies import FedAvg, HybridStrategy, WaitForAll

@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 import pytest
-from conftest import grid_of, stepping, weights
 from flwr.app import ConfigRecord, MetricRecord
 from flwr.clientapp.mod import fixedclipping_mod
 from flwr.serverapp import strategy as flower
 
+from conftest import grid_of, stepping, weights
 from flower_hpc.client import KeepBudget
 from flower_hpc.clock import WALL
 from flower_hpc.compression import SendUpdates

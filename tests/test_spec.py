@@ -33,6 +33,7 @@ def test_names_and_literals_build_the_rest():
     strategy = parse("fedprox(mu=0.1, cutoff=first_k(3), staleness=discard, min_nodes=3)")
     assert isinstance(strategy, FedProx)
     assert (strategy.mu, strategy.settings.staleness, strategy.settings.min_nodes) == (0.1, Discard(), 3)
+    assert parse("first_k(2/3)").settings.cutoff == FirstK(2 / 3)
     assert parse("").settings.worth == Polynomial()
     assert parse(" hybrid ").settings.worth == Polynomial()
 
@@ -61,6 +62,8 @@ def test_flowers_strategies_are_there_alone_and_inside():
         ("deadline([i for i in range(3)])", "neither a literal nor a known name"),
         ("hybrid(inner=hybrid())", "inner must be a Flower strategy"),
         ("1 +", "cannot be read"),
+        ("first_k(1/0)", "neither a literal nor a known name"),
+        ("first_k(3/2)", "k must be a whole number"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(spec, words):

@@ -99,4 +99,3 @@ def check_inner(inner: Strategy, discards: bool) -> None:
         raise ConfigError(
             f"staleness must be Discard() with {type(inner).__name__}: its noise is for fresh updates only"
         )
-

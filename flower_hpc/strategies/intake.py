@@ -145,4 +145,3 @@ class Intake:
             raise
         except Exception as error:  # hostile bytes may break any parser: that is the node's fault
             raise ReplyError(f"it cannot be read: {type(error).__name__}: {error}") from error
-

@@ -31,9 +31,7 @@ class Ledger:
         """It answered, well or not: no longer suspect."""
         past = self.of(node)
         old = past.duration_s
-        past.duration_s = (
-            duration_s if old is None else (1 - SMOOTHING) * old + SMOOTHING * duration_s
-        )
+        past.duration_s = duration_s if old is None else (1 - SMOOTHING) * old + SMOOTHING * duration_s
         past.rest_s = past.rest_until = 0.0
 
     def lost(self, node: str, now: float) -> None:

@@ -125,4 +125,3 @@ def mean_metrics(records: Iterable[tuple[MetricRecord, float]], skip: str) -> Me
 
 def _plain(x: NDArray) -> float | list[float]:
     return float(x) if x.ndim == 0 else [float(v) for v in x]
-

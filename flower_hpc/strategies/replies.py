@@ -69,4 +69,3 @@ def read_reply(message: Message, model: Weights, version: int, weighting: Weight
         if not np.isfinite(arrays[name]).all():
             raise ReplyError(f"its array {name!r} has NaN or infinite values")
     return Reply(arrays, mark.form == UPDATE, weight, metrics)
-

@@ -63,9 +63,7 @@ class Run:
     def __enter__(self) -> Self:
         """Begin to poll, and to record."""
         strategy, size = type(self._hooks).__name__, num_bytes(self.result.arrays)
-        self.events.write(
-            "run_started", run=self.settings.run_name, strategy=strategy, bytes_model=size
-        )
+        self.events.write("run_started", run=self.settings.run_name, strategy=strategy, bytes_model=size)
         self._collector.__enter__()
         return self
 
@@ -220,9 +218,7 @@ class Run:
         if metrics is not None:
             self.result.train_metrics_clientapp[self._number] = metrics
         version = self.intake.model.version
-        self.events.write(
-            "aggregated", round=self._number, version=version, replies=joined, late=late
-        )
+        self.events.write("aggregated", round=self._number, version=version, replies=joined, late=late)
         LOG.info("aggregated %s updates, %s of them late: model version %s", joined, late, version)
 
     def evaluate_on_nodes(self, config: ConfigRecord) -> None:

@@ -87,6 +87,8 @@ def _build(node: ast.expr, spec: str) -> Any:
             if not (isinstance(first, Cutoff) and isinstance(second, Cutoff)):
                 raise ConfigError(f"strategy {spec!r}: only cutoffs join with |")
             return first | second
+        case ast.BinOp(left=ast.Constant(value=int(a)), op=ast.Div(), right=ast.Constant(value=int(b))) if b:
+            return a / b  # first_k(2/3) is what people write
         case ast.Call(func=func, args=args, keywords=keywords):
             return _call(func, args, keywords, spec)
         case ast.Name() | ast.Attribute():  # `discard` for `discard()`

@@ -1,0 +1,1 @@
+"""Clients that sleep in place of training."""

@@ -1,0 +1,66 @@
+"""Flower's own command line, pointed at a federation: the public door for submitting and asking."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import FederationError
+
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+def program(name: str) -> str:
+    """A program of Flower's, from the environment that this package runs in."""
+    return str(Path(sys.executable).parent / name)
+
+
+def flwr(home: Path, *args: str, timeout_s: float = 120) -> dict[str, Any]:
+    """Run ``flwr ARGS --format json`` and return what it says.
+
+    Parameters
+    ----------
+    home : Path
+        The ``FLWR_HOME`` with the connection in it.
+    *args : str
+        Subcommand and arguments.
+    timeout_s : float
+        Default 120 s.
+
+    Raises
+    ------
+    FederationError
+        It failed, timed out, or did not print JSON; with its own words in one line.
+    """
+    env = os.environ | QUIET | {"FLWR_HOME": str(home)}
+    command = [program("flwr"), *args, "--format", "json"]
+    try:
+        # a group of its own: Ctrl-C is for us to handle, not for it to half-handle
+        done = subprocess.run(
+            command,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FederationError(f"flwr {args[0]} did not answer within {timeout_s:g} s") from error
+    except OSError as error:
+        raise FederationError(f"flwr cannot be started: {error}") from error
+    try:
+        said = json.loads(done.stdout[done.stdout.index("{") :])
+    except ValueError as error:
+        raise FederationError(f"flwr {args[0]} failed: {_last_words(done.stdout + done.stderr)}") from error
+    if not isinstance(said, dict) or not said.get("success", False):
+        words = said.get("error-message", "") if isinstance(said, dict) else ""
+        raise FederationError(f"flwr {args[0]} failed: {_last_words(str(words) or done.stderr)}")
+    return said
+
+
+def _last_words(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
