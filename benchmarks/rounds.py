@@ -87,7 +87,7 @@ def straggler() -> dict[str, Any]:
 
 def judged(fed: Federation, ran: dict[str, Any]) -> dict[str, Any]:
     """Of one of our runs: how late its cuts were, and what became of the slow node's updates."""
-    events, slow = ran["events"], fed.node_names()[1]
+    events, slow = ran["events"], "here-1"
     sent = {e["round"]: e["time"] for e in events if e["event"] == "sent"}
     lags = []
     pushed = push_times(fed)
@@ -172,7 +172,7 @@ def run(
     if kill is not None:
         wait_busy(fed, kill)
         time.sleep(WORK_S / 2)
-        os.kill(next(n.pid for n in fed.status().nodes if n.name == fed.node_names()[kill]), signal.SIGKILL)
+        os.kill(next(n.pid for n in fed.status().nodes if n.name == f"here-{kill}"), signal.SIGKILL)
     asked = time.monotonic()
     while not lines.exists() or len(lines.read_text().splitlines()) <= rounds:
         time.sleep(0.2)
@@ -196,7 +196,7 @@ def run(
 
 def wait_busy(fed: Federation, node: int) -> None:
     """Wait until a node's client is at work: its log says that it has received a message."""
-    path = fed.log_path(fed.node_names()[node])
+    path = fed.log_path(f"here-{node}")
     before = path.read_text().count("Received successfully")
     while path.read_text().count("Received successfully") <= before:
         time.sleep(0.1)

@@ -1,0 +1,85 @@
+"""What the commands share: their options' types, which federation is meant, how to print."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..federation import Federation, Status
+from ..telemetry.events import finite
+
+ERR = Console(stderr=True)
+OUT = Console()
+
+WHICH = "A federation.yaml, or a federation's name. Default: ./federation.yaml, else the one that is up."
+
+File = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[FEDERATION]",
+        help=WHICH,
+        show_default=False,
+    ),
+]
+FileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--federation",
+        "-f",
+        metavar="FEDERATION",
+        help=WHICH,
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the last line of standard output.")]
+
+
+def find(which: str | None) -> Federation:
+    """The federation that the user means."""
+    return Federation.find(which)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on standard output."""
+    typer.echo(json.dumps(finite(value), allow_nan=False))
+
+
+def warn(federation: Federation) -> None:
+    """Say what the user should know about this federation."""
+    for words in federation.warnings:
+        ERR.print(f"[yellow]warning:[/yellow] {words}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bringing_up(federation: Federation, timeout_s: float) -> Iterator[Status]:
+    """Bring it up, with a line that says how far it is."""
+    with ERR.status(f"federation {federation.name}: starting") as line:
+
+        def show(status: Status) -> None:
+            line.update(f"federation {federation.name}: {status.online} of {status.wanted} nodes online")
+
+        yield federation.up(progress=show, timeout_s=timeout_s)
+
+
+def status_table(status: Status) -> Table:
+    """The SuperLink and the nodes, one a row."""
+    table = Table(title=f"federation {status.name}: {status.state}")
+    for column in ("node", "site", "state", "pid", "restarts", "partition", "node id"):
+        table.add_column(column)
+    for node in status.nodes:
+        cells = (node.name, node.site, node.state, node.pid, node.restarts, node.partition, node.node_id)
+        table.add_row(*("-" if cell is None else str(cell) for cell in cells))
+    table.caption = f"SuperLink at {status.address}" if status.address else None
+    return table
+
+
+def is_folder(path: Path, what: str) -> Path:
+    """The absolute path of a folder that must be there."""
+    if not path.is_dir():
+        raise typer.BadParameter(f"{what} must be a folder that exists, got {str(path)!r}")
+    return path.resolve()

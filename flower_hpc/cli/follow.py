@@ -1,0 +1,98 @@
+"""Follow a run to its end: its events where it writes them, Flower's word for it otherwise."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import ConfigError, FederationError, RunError
+from ..federation import Federation
+from ..federation.runs import Submitted, state_of, stop
+from ..telemetry import follow_events, read_events, summarise
+from ..telemetry.events import FILE, Event
+from ..telemetry.progress import show
+from ..telemetry.report import RESULT
+from .common import ERR
+
+ASK_EVERY_S = 5.0
+RESULT_WAIT_S = 30.0
+LAST = ("run_finished", "run_failed")
+
+
+def follow(federation: Federation, run: Submitted) -> dict[str, Any]:
+    """Show progress until the run has ended; returns its result.
+
+    Raises
+    ------
+    RunError, ConfigError
+        The run failed; ConfigError where its own word for it is a wrong value.
+    """
+    watch = _Watch(federation, run)
+    try:
+        show(watch.events(), ERR)
+        if not watch.ended:
+            watch.wait_for_flower()
+    except (KeyboardInterrupt, SystemExit):
+        with ERR.status("stopping the run"):
+            try:
+                stop(federation.state_dir, federation.connection, run.run_id)
+            except FederationError as error:
+                ERR.print(f"the run could not be stopped: {error}", highlight=False)
+        raise
+    if watch.last is not None and watch.last["event"] == "run_failed":
+        kind = ConfigError if watch.last["exit_code"] == ConfigError.exit_code else RunError
+        raise kind(f"run {run.name} failed: {watch.last['error']} (folder: {run.folder})")
+    if watch.status.startswith("finished") and watch.status != "finished:completed":
+        words = watch.details or watch.status
+        raise RunError(f"run {run.name} failed: {words} (log: {federation.log_path('superlink')})")
+    return _result(run)
+
+
+class _Watch:
+    """The two sources of a run's state."""
+
+    def __init__(self, federation: Federation, run: Submitted) -> None:
+        self._federation, self._run = federation, run
+        self._asked_at = time.monotonic()
+        self.last: Event | None = None
+        self.status = self.details = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.last is not None or self.status.startswith("finished")
+
+    def events(self) -> Iterator[Event]:
+        for event in follow_events(self._run.folder / FILE, self._finished):
+            if event["event"] in LAST:
+                self.last = event
+            self._asked_at = time.monotonic()  # it lives: no need to ask
+            yield event
+
+    def wait_for_flower(self) -> None:
+        while not self.ended:
+            time.sleep(1)
+            self._ask()
+
+    def _finished(self) -> bool:
+        if not self.ended and time.monotonic() - self._asked_at > ASK_EVERY_S:
+            self._ask()
+        return self.ended
+
+    def _ask(self) -> None:
+        federation = self._federation
+        if not federation.is_up():
+            raise FederationError(f"federation {federation.name} went down during run {self._run.name}")
+        self.status, self.details = state_of(federation.state_dir, federation.connection, self._run.run_id)
+        self._asked_at = time.monotonic()
+
+
+def _result(run: Submitted) -> dict[str, Any]:
+    path, deadline = run.folder / RESULT, time.monotonic() + RESULT_WAIT_S
+    if not (run.folder / FILE).exists():  # one of Flower's own strategies, which write no events
+        return summarise([]) | {"run": run.name}
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if path.exists():
+        result: dict[str, Any] = json.loads(path.read_text())
+        return result
+    return summarise(read_events(run.folder / FILE))

@@ -1,0 +1,23 @@
+"""``flower-hpc scale``: more or fewer nodes at a site."""
+
+from typing import Annotated
+
+import typer
+
+from .common import ERR, FileOption, Json, find, print_json, status_table
+
+
+def scale(
+    site: Annotated[str, typer.Argument(help="A site of the federation file.")],
+    nodes: Annotated[int, typer.Argument(metavar="N", help="How many nodes it shall have, 0 or more.")],
+    federation: FileOption = None,
+    json: Json = False,
+) -> None:
+    """Set the number of nodes of SITE; names, keys and partitions of stopped nodes are kept."""
+    target = find(federation)
+    with ERR.status(f"federation {target.name}: {site} to {nodes} nodes"):
+        status = target.scale(site, nodes)
+    if json:
+        print_json(status.to_json())
+    else:
+        ERR.print(status_table(status))
