@@ -5,9 +5,11 @@ again, so nothing of Flower but its command line is relied on.
 """
 
 import contextlib
-import io
 import json
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,34 @@ def register(key: Path, connection: str, name: str) -> dict[str, Any]:
     """What ``flwr supernode register`` says of one key: ``node-id``, or ``error-message``."""
     (script,) = entry_points(group="console_scripts", name="flwr")
     arguments = ["supernode", "register", str(key), connection, "--name", name, "--format", "json"]
-    out = io.StringIO()
     old, sys.argv = sys.argv, ["flwr", *arguments]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-            script.load()()
-    finally:
-        sys.argv = old
-    text = out.getvalue()
+    with tempfile.TemporaryFile() as file:
+        try:
+            with _stdout_to(file.fileno()), contextlib.suppress(SystemExit):
+                script.load()()
+        finally:
+            sys.argv = old
+        file.seek(0)
+        text = file.read().decode(errors="replace")
     try:
         said: dict[str, Any] = json.loads(text[text.index("{") :])
     except ValueError:
         said = {"success": False, "error-message": " ".join(text.split()) or "it said nothing"}
     return said
+
+
+@contextlib.contextmanager
+def _stdout_to(target: int) -> Iterator[None]:
+    # the descriptor itself: Flower prints JSON past whatever sys.stdout was replaced with
+    saved = os.dup(1)
+    try:
+        sys.stdout.flush()
+        os.dup2(target, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def main() -> int:

@@ -1,0 +1,54 @@
+"""The background process of a federation: ``python -m flower_hpc.federation.daemon STATE_DIR``.
+
+It holds ``controller.lock`` for its whole life: a federation is up while that lock is held.
+"""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from ..errors import FlowerHpcError
+from .controller import Controller
+from .state import CONTROLLER_LOCK, StateDir
+
+log = logging.getLogger(__name__)
+
+ALREADY = 75
+
+
+def main() -> int:
+    """Take the lock, go to the background, and keep the federation."""
+    state = StateDir(Path(sys.argv[1]))
+    lock = state.hold(CONTROLLER_LOCK)
+    if lock is None:
+        return ALREADY
+    # the child keeps the lock; who started us returns knowing that it is held
+    if os.fork():
+        os._exit(0)
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        controller = Controller(state)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            controller.stopping = True
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, stop)
+        controller.run()
+    except FlowerHpcError as error:
+        log.error("%s", error)
+        return error.exit_code
+    except Exception:
+        log.exception("the controller ends")
+        return 1
+    log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
