@@ -21,8 +21,9 @@ ALLOWED = {
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first mistake of ``error`` in words."""
-    first = error.errors(include_url=False)[0]
+    """The first mistake of ``error`` in words; a misspelt field before the one that is missing for it."""
+    mistakes = error.errors(include_url=False)
+    first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
     path = [str(part) for part in first["loc"] if part != "[key]"]
     where, kind = ".".join(path), first["type"]
     if kind == "extra_forbidden":

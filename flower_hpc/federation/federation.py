@@ -2,12 +2,7 @@
 
 import os
 import secrets
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +12,14 @@ from . import leftovers
 from .config import FederationConfig, Scalar
 from .desired import Desired, Saved
 from .jobs import plan_nodes, superlink_job, supernode_job
-from .keeper import last_line
 from .roster import Roster, names_of, roster_for
-from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir, home, read_json
+from .starting import converge, let_it_stop, start
+from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir, home
 from .status import NodeState, NodeStatus, State, Status
+from .stopping import forget, stop
 from .superlink import check_port
-
-DEFAULT_FILE = "federation.yaml"
-POLL_S = 0.1
-KEPT = ("logs", "runs", "cli.lock", OWNER_LOCK)
-"""What stays of an ephemeral federation."""
-
-Progress = Callable[[Status], None]
+from .waiting import Progress, reported, wait_until_ready
+from .which import DEFAULT_FILE, config_of, the_one_that_is_up
 
 
 class Federation:
@@ -46,6 +37,7 @@ class Federation:
         self.config, self._ephemeral = config, ephemeral
         self._state = StateDir(home() / config.name)
         self._owner: int | None = None
+        self._ends_only_its_own = False
 
     # -- which one ---------------------------------------------------------------------------------
 
@@ -58,17 +50,8 @@ class Federation:
         ConfigError
             No such file or name, or something is wrong in the file; one line.
         """
-        path = Path(which)
-        if isinstance(which, Path) or path.is_file() or os.sep in which or path.suffix in (".yaml", ".yml"):
-            return cls(FederationConfig.load(path))
-        known = _known()
-        if which not in known:
-            words = ", ".join(known) or "none yet"
-            raise ConfigError(f"federation must be a file or the name of one of: {words}; got {which!r}")
-        saved = Saved.read(StateDir(home() / which))
-        if saved is None:
-            raise ConfigError(f"federation {which!r} was never up: give its file")
-        return cls(saved.config, ephemeral=saved.ephemeral)
+        config, ephemeral = config_of(which)
+        return cls(config, ephemeral=ephemeral)
 
     @classmethod
     def find(cls, which: str | None = None) -> "Federation":
@@ -83,11 +66,7 @@ class Federation:
             return cls.load(which)
         if Path(DEFAULT_FILE).is_file():
             return cls.load(Path(DEFAULT_FILE))
-        up = [name for name in _known() if StateDir(home() / name).held(CONTROLLER_LOCK)]
-        if len(up) == 1:
-            return cls.load(up[0])
-        found = f"{len(up)} are up: {', '.join(up)}" if up else "none is up"
-        raise ConfigError(f"which federation? no {DEFAULT_FILE} here, and {found}; give a file or a name")
+        return cls.load(the_one_that_is_up())
 
     @classmethod
     def ephemeral(
@@ -120,7 +99,9 @@ class Federation:
         if data_dir is not None:
             site["data_dir"] = str(data_dir)
         data = {"name": name or f"local-{secrets.token_hex(4)}", "sites": {"here": site}}
-        return cls(FederationConfig.parse(data, "federation"), ephemeral=True)
+        made = cls(FederationConfig.parse(data, "federation"), ephemeral=True)
+        made._ends_only_its_own = True
+        return made
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -167,7 +148,7 @@ class Federation:
     def status(self) -> Status:
         """How it is now, whichever shell brought it up."""
         if self.is_up():
-            return self._reported() or Status(name=self.name, state=State.STARTING)
+            return reported(self._state) or Status(name=self.name, state=State.STARTING)
         state = State.ORPHANED if leftovers.find(self._state) else State.DOWN
         roster = Roster.read(self._state.roster)
         members = roster.members if roster is not None else {}
@@ -237,12 +218,17 @@ class Federation:
         """
         self._check()
         self._state.create()
-        self._wait_for_stop()
+        let_it_stop(self._state)
         with self._state.cli_lock():
             fresh = not self.is_up()
-            wish = self._start() if fresh else self._converge()
+            if fresh and self._ephemeral:
+                forget(self._state)
+                self._state.create()
+                self._owner = self._owner or self._state.hold(OWNER_LOCK)
+            begin = start if fresh else converge
+            wish = begin(self._state, self.config, ephemeral=self._ephemeral)
         try:
-            return self._wait(wish.generation, progress, timeout_s)
+            return wait_until_ready(self._state, wish.generation, progress, timeout_s)
         except BaseException:
             if fresh:
                 self.down()
@@ -271,7 +257,7 @@ class Federation:
             roster_for(saved.config, Roster.read(self._state.roster), counts)
             wish = Desired(generation=old.generation + 1, nodes=counts, stop=old.stop)
             wish.write(self._state)
-        return self._wait(wish.generation, None, timeout_s)
+        return wait_until_ready(self._state, wish.generation, None, timeout_s)
 
     def down(self, timeout_s: float = 30) -> bool:
         """Stop all of it, and what an earlier controller left; keys, names, partitions and runs are kept.
@@ -286,22 +272,18 @@ class Federation:
         bool
             Whether there was anything to stop.
         """
-        if self._ephemeral and self._owner is None and self.is_up():
-            return False  # another process made it: it is not ours to end
+        if self._ends_only_its_own and self._owner is None:
+            return False  # one of this name may run, but another process made it
         if not self._state.path.is_dir():
             return False
-        was_up = self.is_up()
         with self._state.cli_lock():
-            if was_up:
-                old = Desired.read(self._state)
-                Desired(generation=old.generation + 1, nodes=old.nodes, stop=True).write(self._state)
-            if not self._gone(timeout_s):
-                self._kill_controller()
-            left = leftovers.end(self._state)
-            self._state.status.unlink(missing_ok=True)
+            was_up = stop(self._state, timeout_s)
             if self._ephemeral:
-                self._forget()
-        return was_up or left > 0
+                forget(self._state)
+                if self._owner is not None:
+                    os.close(self._owner)
+                    self._owner = None
+        return was_up
 
     # -- how ---------------------------------------------------------------------------------------
 
@@ -313,133 +295,3 @@ class Federation:
                 )
         if not self.is_up():
             check_port(self.config)
-
-    def _start(self) -> Desired:
-        if self._ephemeral:
-            self._forget()
-            self._owner = self._state.hold(OWNER_LOCK)
-        roster_for(self.config, Roster.read(self._state.roster), self.config.counts)
-        self._state.status.unlink(missing_ok=True)
-        Saved(config=self.config, ephemeral=self._ephemeral).write(self._state)
-        try:
-            generation = Desired.read(self._state).generation + 1
-        except FederationError:  # it is replaced anyway
-            generation = int(time.time())
-        wish = Desired(generation=generation, nodes=self.config.counts)
-        wish.write(self._state)
-        command = [sys.executable, "-m", f"{__package__}.daemon", str(self.state_dir)]
-        with self._state.log("controller").open("ab") as log:
-            # it goes to the background by itself, and returns when it holds the lock
-            subprocess.run(
-                command,
-                cwd=self.state_dir,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                check=False,
-            )
-        return wish
-
-    def _converge(self) -> Desired:
-        saved = Saved.read(self._state)
-        if saved is None:
-            raise FederationError(f"{self._state.config} is missing: take the federation down")
-        if self._ephemeral or saved.ephemeral:
-            raise ConfigError(
-                f"name: got {self.name!r}, must be another: a federation of that name is running"
-            )
-        for what in ("security", "superlink"):
-            was, now = getattr(saved.config, what), getattr(self.config, what)
-            if was != now:
-                raise ConfigError(
-                    f"{what}: got {now}, must be {was} while federation {self.name} is up: take it down first"
-                )
-        roster_for(self.config, Roster.read(self._state.roster), self.config.counts)
-        old = Desired.read(self._state)
-        Saved(config=self.config).write(self._state)
-        wish = Desired(generation=old.generation + 1, nodes=self.config.counts)
-        wish.write(self._state)
-        return wish
-
-    def _wait(self, generation: int, progress: Progress | None, timeout_s: float) -> Status:
-        deadline, status = time.monotonic() + timeout_s, None
-        while time.monotonic() < deadline:
-            if not self.is_up():
-                words = last_line(self._tail("controller"))
-                raise FederationError(f"federation {self.name} ended while it was waited for: {words}")
-            new = self._reported()
-            if new is not None and new.generation >= generation:
-                if progress is not None and new != status:
-                    progress(new)
-                status = new
-                if status.ready:
-                    return status
-                if any(node.state is NodeState.FAILED for node in status.nodes):
-                    raise FederationError(self._complaint("cannot start", status))
-            time.sleep(POLL_S)
-        raise FederationError(self._complaint(f"is not ready after {timeout_s:g} s", status))
-
-    def _complaint(self, what: str, status: Status | None) -> str:
-        link = status.superlink if status is not None else None
-        if status is None or link is None or link.state is not NodeState.ONLINE:
-            words = last_line(self._tail("superlink" if status is not None else "controller"))
-            return f"federation {self.name} {what}: the SuperLink is not online: {words}"
-        bad = [node.name for node in status.nodes if node.state is not NodeState.ONLINE]
-        if not bad:
-            return f"federation {self.name} {what}"
-        failed = [node.name for node in status.nodes if node.state is NodeState.FAILED]
-        first = (failed or bad)[0]
-        names = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        log = first if self._state.log(first).exists() else "controller"
-        return f"federation {self.name} {what}: not online: {names}; {log} said: {last_line(self._tail(log))}"
-
-    def _tail(self, name: str) -> str:
-        path = self._state.log(name)
-        return path.read_bytes()[-65536:].decode(errors="replace") if path.exists() else ""
-
-    def _reported(self) -> Status | None:
-        try:
-            data = read_json(self._state.status)
-            return None if data is None else Status.model_validate(data)
-        except (FederationError, ValueError):
-            return None  # the controller replaces a damaged one at its next change
-
-    def _wait_for_stop(self, timeout_s: float = 30) -> None:
-        deadline = time.monotonic() + timeout_s
-        while self.is_up() and self._stop_wanted() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-
-    def _stop_wanted(self) -> bool:
-        try:
-            return Desired.read(self._state).stop
-        except FederationError:
-            return False
-
-    def _gone(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while self.is_up():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_S / 2)
-        return True
-
-    def _kill_controller(self) -> None:
-        words = (self._state.path / CONTROLLER_LOCK).read_text().strip()
-        if words.isdigit() and self.is_up():
-            os.kill(int(words), signal.SIGKILL)
-            self._gone(5)
-
-    def _forget(self) -> None:
-        for path in self._state.path.iterdir():
-            if path.name in KEPT:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        self._state.create()
-
-
-def _known() -> list[str]:
-    return sorted(path.parent.name for path in home().glob("*/federation.json"))

@@ -1,6 +1,7 @@
 """One job that is kept alive: submitted, watched, submitted again after a back-off when it ends."""
 
 import logging
+import re
 from collections.abc import Callable
 
 from ..clock import WALL, Clock
@@ -13,10 +14,11 @@ log = logging.getLogger(__name__)
 FIRST_S, LAST_S = 1.0, 60.0
 STABLE_S = 60.0
 STOP_S = 5.0
-HELD_S = 5.0
+HELD_S, HELD_AT_MOST_S = 5.0, 120.0
 FAILED_AFTER = 3
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Flower's words, in lower case, for: the SuperLink believes a killed node alive; a port was lost in a race
-HELD = ("already active", "already connected", "already online", "failed to activate")
+HELD = ("already connected", "failed to activate")
 PORT_TAKEN = ("address already in use", "errno 98", "errno 48")
 
 
@@ -60,6 +62,7 @@ class Keeper:
         self._is_online, self._clock = is_online, clock
         self._attempt = self._early_ends = 0
         self._due = self._changed = clock.now()
+        self._held_since: float | None = None
         self._again = False
 
     @property
@@ -105,6 +108,7 @@ class Keeper:
             self.launcher.cancel(job, force=True)
         elif self.state is NodeState.STARTING and self._is_online(job):
             self._early_ends = 0
+            self._held_since = None
             self._become(NodeState.ONLINE)
         elif self.state is NodeState.ONLINE and elapsed > STABLE_S:
             self._attempt = 0
@@ -120,10 +124,17 @@ class Keeper:
             return
         self.restarts += 1
         self.last_words = last_line(said)
-        held = any(words in said.lower() for words in HELD)
+        held = self._is_held(said)
         if self.state is NodeState.STARTING and not held:
             self._early_ends += 1
         self._retry(HELD_S if held else None)
+
+    def _is_held(self, said: str) -> bool:
+        if not any(words in said.lower() for words in HELD):
+            return False
+        now = self._clock.now()
+        self._held_since = now if self._held_since is None else self._held_since
+        return now - self._held_since < HELD_AT_MOST_S
 
     def _retry(self, delay_s: float | None) -> None:
         if delay_s is None:
@@ -153,7 +164,12 @@ class Keeper:
 
 
 def last_line(text: str) -> str:
-    """The last line of a log that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip(" \t-=:")]
-    errors = [line for line in lines if "rror" in line or "Exit Code" in line]
+    """The line of a log that says best why it ends: Flower's own reason, the last error, or just the last."""
+    lines = [line.strip() for line in COLOUR.sub("", text).splitlines()]
+    lines = [line for line in lines if line.strip("-= ")]
+    codes = [index for index, line in enumerate(lines) if "Exit Code:" in line]
+    if codes:
+        words = [line for line in lines[codes[-1] :][:4] if not line.startswith(("INFO", "For more"))]
+        return " ".join(words)[:300]
+    errors = [line for line in lines if "rror" in line]
     return (errors or lines or ["it wrote nothing"])[-1][:300]

@@ -79,6 +79,14 @@ class Status(_Model):
         return sum(node.state is NodeState.ONLINE for node in self.nodes)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the SuperLink or a node ended three times before it came online."""
+        states = {node.state for node in self.nodes}
+        return NodeState.FAILED in states or (
+            self.superlink is not None and self.superlink.state is NodeState.FAILED
+        )
+
+    @property
     def address(self) -> str | None:
         """The SuperLink's host:port, while it has one."""
         return self.superlink.address if self.superlink else None

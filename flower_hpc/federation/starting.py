@@ -1,0 +1,78 @@
+"""Start the controller of a federation, or tell the one that lives what is wished for now."""
+
+import subprocess
+import sys
+import time
+
+from ..errors import ConfigError, FederationError
+from .config import FederationConfig
+from .desired import Desired, Saved
+from .roster import Roster, roster_for
+from .state import CONTROLLER_LOCK, StateDir
+
+POLL_S = 0.1
+
+
+def start(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> Desired:
+    """Start a controller in the background; returns when it holds its lock, with what it was told."""
+    roster_for(config, Roster.read(state.roster), config.counts)
+    state.status.unlink(missing_ok=True)
+    Saved(config=config, ephemeral=ephemeral).write(state)
+    try:
+        generation = Desired.read(state).generation + 1
+    except FederationError:  # a damaged one is replaced; time grows too
+        generation = int(time.time())
+    wish = Desired(generation=generation, nodes=config.counts)
+    wish.write(state)
+    with state.log("controller").open("ab") as log:
+        subprocess.run(
+            [sys.executable, "-m", f"{__package__}.daemon", str(state.path)],
+            cwd=state.path,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            check=False,
+        )
+    return wish
+
+
+def converge(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> Desired:
+    """Tell the living controller of a changed config.
+
+    Raises
+    ------
+    ConfigError
+        What differs cannot change while the federation is up.
+    """
+    saved = Saved.read(state)
+    if saved is None:
+        raise FederationError(f"{state.config} is missing: take the federation down")
+    if ephemeral or saved.ephemeral:
+        raise ConfigError(f"name: got {config.name!r}, must be another: that federation is running")
+    for what in ("security", "superlink"):
+        was, now = getattr(saved.config, what), getattr(config, what)
+        if was != now:
+            raise ConfigError(
+                f"{what}: got {now}, must be {was} while federation {config.name} is up: take it down first"
+            )
+    roster_for(config, Roster.read(state.roster), config.counts)
+    old = Desired.read(state)
+    Saved(config=config).write(state)
+    wish = Desired(generation=old.generation + 1, nodes=config.counts)
+    wish.write(state)
+    return wish
+
+
+def let_it_stop(state: StateDir, timeout_s: float = 30) -> None:
+    """Where another shell takes the federation down just now, wait for that, ``timeout_s`` seconds at most."""
+    deadline = time.monotonic() + timeout_s
+    while state.held(CONTROLLER_LOCK) and _stop_wanted(state) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def _stop_wanted(state: StateDir) -> bool:
+    try:
+        return Desired.read(state).stop
+    except FederationError:
+        return False

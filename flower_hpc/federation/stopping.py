@@ -1,0 +1,66 @@
+"""Stop a federation from any shell, whatever state its controller is in."""
+
+import os
+import shutil
+import signal
+import time
+
+from ..errors import FederationError
+from . import leftovers
+from .desired import Desired
+from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir
+
+POLL_S = 0.05
+KEPT = ("logs", "runs", "requests", "cli.lock", OWNER_LOCK, CONTROLLER_LOCK)
+"""What stays of an ephemeral federation."""
+
+
+def stop(state: StateDir, timeout_s: float) -> bool:
+    """Ask the controller to stop, kill it after ``timeout_s`` seconds, end what is left; was there any?
+
+    The caller holds the command lock, so nothing is started meanwhile.
+    """
+    was_up = state.held(CONTROLLER_LOCK)
+    if was_up:
+        _ask(state)
+        if not _gone(state, timeout_s):
+            _kill(state)
+    left = leftovers.end(state)
+    state.status.unlink(missing_ok=True)
+    return was_up or left > 0
+
+
+def forget(state: StateDir) -> None:
+    """Remove all but logs and runs: keys, registrations, the database."""
+    for path in state.path.iterdir():
+        if path.name in KEPT:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _ask(state: StateDir) -> None:
+    try:
+        old = Desired.read(state)
+    except FederationError:  # damaged: this wish needs nothing of it
+        old = Desired(generation=int(time.time()))
+    old.model_copy(update={"generation": old.generation + 1, "stop": True}).write(state)
+
+
+def _gone(state: StateDir, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while state.held(CONTROLLER_LOCK):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def _kill(state: StateDir) -> None:
+    # written by who holds the lock, right after it took it
+    words = (state.path / CONTROLLER_LOCK).read_text().strip()
+    if words.isdigit() and state.held(CONTROLLER_LOCK):
+        os.kill(int(words), signal.SIGKILL)
+        _gone(state, 5)

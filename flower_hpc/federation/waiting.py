@@ -1,0 +1,75 @@
+"""Wait for a federation to be as wished, and say why it is not."""
+
+import time
+from collections.abc import Callable
+
+from ..errors import FederationError
+from .keeper import last_line
+from .state import CONTROLLER_LOCK, StateDir, read_json
+from .status import NodeState, Status
+
+POLL_S = 0.1
+TAIL_BYTES = 65536
+
+Progress = Callable[[Status], None]
+
+
+def reported(state: StateDir) -> Status | None:
+    """What the controller wrote last; None where it wrote nothing yet, or what lies there is damaged."""
+    try:
+        data = read_json(state.status)
+        return None if data is None else Status.model_validate(data)
+    except (FederationError, ValueError):
+        return None  # the controller replaces a damaged one at its next change
+
+
+def wait_until_ready(state: StateDir, generation: int, progress: Progress | None, timeout_s: float) -> Status:
+    """The first status that is ready and knows of the wish ``generation``.
+
+    Raises
+    ------
+    FederationError
+        The controller ended, a node cannot start, or it took longer than ``timeout_s`` seconds.
+    """
+    deadline, status = time.monotonic() + timeout_s, None
+    while time.monotonic() < deadline:
+        if not state.held(CONTROLLER_LOCK):
+            words = last_line(tail(state, "controller"))
+            raise FederationError(f"federation {state.path.name} ended while it was waited for: {words}")
+        new = reported(state)
+        if new is not None and new.generation >= generation:
+            if progress is not None and new != status:
+                progress(new)
+            status = new
+            if status.ready:
+                return status
+            if status.has_failed:
+                raise FederationError(complaint(state, "cannot start", status))
+        time.sleep(POLL_S)
+    raise FederationError(complaint(state, f"is not ready after {timeout_s:g} s", status))
+
+
+def complaint(state: StateDir, what: str, status: Status | None) -> str:
+    """One line: which nodes are not online, and the last words of the first of them."""
+    start = f"federation {state.path.name} {what}"
+    if status is None:
+        return f"{start}: controller said: {last_line(tail(state, 'controller'))}"
+    if status.superlink is None or status.superlink.state is not NodeState.ONLINE:
+        return f"{start}: the SuperLink is not online; it said: {last_line(tail(state, 'superlink'))}"
+    bad = [node for node in status.nodes if node.state is not NodeState.ONLINE]
+    if not bad:
+        return start
+    names = ", ".join(node.name for node in bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    first = next((node for node in bad if node.state is NodeState.FAILED), bad[0])
+    log = first.name if first.restarts or first.pid else "controller"
+    return f"{start}: not online: {names}; {log} said: {last_line(tail(state, log))}"
+
+
+def tail(state: StateDir, name: str) -> str:
+    """The end of a log, of what was written since the last start; empty where there is none."""
+    path = state.log(name)
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return file.read().decode(errors="replace")
