@@ -65,7 +65,7 @@ def converge(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> D
 
 
 def let_it_stop(state: StateDir, timeout_s: float = 30) -> None:
-    """Where another shell takes the federation down just now, wait for that, ``timeout_s`` seconds at most."""
+    """Where another shell is taking the federation down, wait for that, ``timeout_s`` seconds at most."""
     deadline = time.monotonic() + timeout_s
     while state.held(CONTROLLER_LOCK) and _stop_wanted(state) and time.monotonic() < deadline:
         time.sleep(POLL_S)
