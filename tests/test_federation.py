@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from flower_hpc.errors import ConfigError, FederationError
-from flower_hpc.federation import Federation, NodeState, State
+from flower_hpc.federation import Federation, FederationConfig, NodeState, State
 from flower_hpc.federation import leftovers as leftovers_of
 from flower_hpc.federation.flwr_cli import flwr
+from flower_hpc.federation.identity import ensure_tls
 from flower_hpc.federation.state import HOME_ENV, StateDir
+from flower_hpc.federation.superlink import SuperLink
+from flower_hpc.launchers import LocalLauncher
 
 pytestmark = pytest.mark.federation
 
@@ -180,6 +183,27 @@ def test_a_taken_port_is_refused_before_anything_starts(alone, tmp_path, home):
         with pytest.raises(ConfigError, match=rf"superlink.port: {port} is taken on 127.0.0.1"):
             Federation.load(path).up()
     assert left("alone", home) == {}
+
+
+def test_a_port_lost_between_choice_and_start_is_replaced(alone, home):
+    state = StateDir(home / "alone")
+    state.create()
+    ensure_tls(state, "127.0.0.1")
+    config = FederationConfig.parse({"name": "alone", "sites": {"here": {"nodes": 1}}}, "test")
+    link = SuperLink(config, state, LocalLauncher())
+    try:
+        link.keeper.start()
+        lost = link.port
+        with socket.socket() as thief:
+            thief.bind((link.host, lost))
+            thief.listen()
+            until(lambda: link.keeper.tick() or link.keeper.state is NodeState.ONLINE)
+        assert link.port != lost
+        assert "in use" in link.keeper.last_words
+    finally:
+        link.keeper.stop()
+        until(lambda: link.keeper.tick() or link.keeper.stopped)
+        leftovers_of.end(state)
 
 
 def test_a_dry_run_makes_nothing(home, tmp_path):

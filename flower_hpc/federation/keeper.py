@@ -16,10 +16,10 @@ STABLE_S = 60.0
 STOP_S = 5.0
 HELD_S, HELD_AT_MOST_S = 5.0, 120.0
 FAILED_AFTER = 3
+ERROR = re.compile(r"\bERROR\b|[A-Za-z]Error\b|^error\b")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Flower's words, in lower case, for: the SuperLink believes a killed node alive; a port was lost in a race
+# Flower's words, in lower case, where the SuperLink believes the killed predecessor alive
 HELD = ("already connected", "failed to activate")
-PORT_TAKEN = ("address already in use", "errno 98", "errno 48")
 
 
 class Keeper:
@@ -171,5 +171,5 @@ def last_line(text: str) -> str:
     if codes:
         words = [line for line in lines[codes[-1] :][:4] if not line.startswith(("INFO", "For more"))]
         return " ".join(words)[:300]
-    errors = [line for line in lines if "rror" in line]
+    errors = [line for line in lines if ERROR.search(line)]
     return (errors or lines or ["it wrote nothing"])[-1][:300]

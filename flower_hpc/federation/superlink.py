@@ -7,7 +7,7 @@ from ..errors import ConfigError
 from ..launchers import JobSpec, Launcher
 from .config import FederationConfig
 from .jobs import connection_toml, superlink_job
-from .keeper import PORT_TAKEN, Keeper
+from .keeper import Keeper
 from .ports import family, free_port, join, why_not
 from .state import StateDir
 
@@ -32,8 +32,7 @@ class SuperLink:
         return join(self.host, self.port)
 
     def _spec(self) -> JobSpec:
-        lost = any(words in self.keeper.last_words.lower() for words in PORT_TAKEN)
-        if self._config.superlink.port is None and (lost or why_not(self.host, self.port)):
+        if self._config.superlink.port is None and why_not(self.host, self.port):
             self.port = free_port(self.host)
         text = connection_toml(self._config, self._state, self.address)
         part = self._state.flwr / "config.toml.part"
