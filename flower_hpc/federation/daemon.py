@@ -12,6 +12,7 @@ from types import FrameType
 
 from ..errors import FlowerHpcError
 from .controller import Controller
+from .reaper import adopt_orphans, reap
 from .state import CONTROLLER_LOCK, StateDir
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def main() -> int:
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    adopt_orphans()
     try:
         controller = Controller(state)
 
@@ -46,6 +48,8 @@ def main() -> int:
     except Exception:
         log.exception("the controller ends")
         return 1
+    finally:
+        reap()
     log.info("stopped")
     return 0
 

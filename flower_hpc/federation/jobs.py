@@ -38,6 +38,7 @@ def plan_nodes(
 ) -> dict[str, NodePlan]:
     """The nodes that shall run, by name."""
     plans = {}
+    threads = _threads(sum(counts.values()))
     for site_name, site in config.sites.items():
         for name in names_of({site_name: counts.get(site_name, 0)}):
             partition = roster.members[name].partition
@@ -55,7 +56,7 @@ def plan_nodes(
                 superlink=superlink,
                 tls=config.security == "tls",
                 config=ours | data | extra,
-                env=site.env,
+                env=threads | dict(site.env),
             )
     return plans
 
@@ -146,6 +147,14 @@ def _env(state: StateDir, flwr_home: Path) -> dict[str, str]:
         STATE_ENV: str(state.path),
         OWNER_ENV: str(state.path),
     }
+
+
+def _threads(nodes: int) -> dict[str, str]:
+    # numerical libraries take every core each; nodes that share this machine would fight over them
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"OMP_NUM_THREADS": str(max(1, cores // max(1, nodes)))}
 
 
 def _toml(value: Scalar) -> str:

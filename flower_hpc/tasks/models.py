@@ -6,7 +6,7 @@ Batch statistics of skewed nodes do not average (Hsieh et al. 2020, https://arxi
 from torch import Tensor, nn
 
 
-def mlp(inputs: int, classes: int, hidden: int = 64) -> nn.Module:
+def mlp(inputs: int, classes: int, hidden: int = 256) -> nn.Module:
     """One hidden layer: (batch, ...) with ``inputs`` values each, to (batch, classes)."""
     return nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 

@@ -73,7 +73,8 @@ def show(events: Iterable[Event], console: Console) -> None:
             view.add(event)
             if event["event"] == "round_finished":
                 note = f" ({view.note})" if view.note.startswith("skipped") else ""
-                console.print(f"round {view.round}/{view.of}: {view.describe()}{note}", highlight=False)
+                words = f"round {view.round}/{view.of}: {view.describe()}{note}"
+                console.print(words, highlight=False, soft_wrap=True)
         return
     columns = TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[facts]}")
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
@@ -93,11 +94,11 @@ def show(events: Iterable[Event], console: Console) -> None:
 def rounds_table(result: dict[str, Any]) -> Table:
     """The rounds of a result: accuracy, loss, time, who was late or cut, MB."""
     table = Table(title=f"run {result['run']}" if result.get("run") else None)
-    for name in ("round", "accuracy", "loss", "seconds", "replied"):
-        table.add_column(name, justify="right")
+    for name in ("round", "accuracy", "loss", "s", "in"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("cut")
-    table.add_column("late, folded in")
-    table.add_column("refused, failed")
+    table.add_column("late")
+    table.add_column("refused")
     table.add_column("MB up", justify="right")
     table.add_column("MB down", justify="right")
     for row in result["rounds"]:

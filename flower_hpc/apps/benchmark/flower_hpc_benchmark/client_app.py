@@ -2,7 +2,8 @@
 
 import time
 
-STARTED = time.perf_counter()  # before torch: Flower starts a process per message, and this is part of it
+# before torch is imported: Flower starts a process per message, and this is part of its work
+STARTED = time.perf_counter(), time.process_time()
 
 from collections.abc import Callable  # noqa: E402
 
@@ -114,20 +115,25 @@ def _penalty(model: nn.Module, mu: float) -> Callable[[nn.Module], Tensor | floa
     return lambda current: proximal_term(current.parameters(), anchors, mu)
 
 
-def _clock() -> float:
-    """When this message's work began: with the process for its first message."""
+def _clock() -> tuple[float, float]:
+    """When this message's work began, on the wall and in processor time: with its first message's process."""
     global _first
     first, _first = _first, False
-    return STARTED if first else time.perf_counter()
+    return STARTED if first else (time.perf_counter(), time.process_time())
 
 
-def _be_slow(context: Context, started: float) -> None:
-    """Behave like a node that is ``slowdown`` times slower, by sleeping what it would take longer."""
+def _be_slow(context: Context, started: tuple[float, float]) -> None:
+    """Behave like a node that is ``slowdown`` times slower, by sleeping what it would take longer.
+
+    Counted from the time that the work takes on a machine of its own: waiting for processors that other nodes
+    of this machine use is not multiplied.
+    """
     value = context.node_config.get(SLOWDOWN, 1)
     slowdown = _number(value, 0.0)
     if slowdown < 1:
         raise ConfigError(f"slowdown in node-config must be a number >= 1, got {value!r}")
-    time.sleep((slowdown - 1) * (time.perf_counter() - started))
+    taken = min(time.perf_counter() - started[0], time.process_time() - started[1])
+    time.sleep((slowdown - 1) * taken)
 
 
 def _reply(
