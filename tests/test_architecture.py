@@ -23,7 +23,7 @@ MAY = {
     "launchers": LEAVES,
     "federation": LEAVES | {"launchers"},
     "transport": LEAVES,
-    "tasks": LEAVES,
+    "tasks": LEAVES | {"client"},
     "apps": LEAVES | {"tasks", "client", "strategies", "compression"},
     "cli": LEAVES | {"federation", "strategies", "apps"},
 }

@@ -10,12 +10,12 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 
 from flower_hpc import apps, protocol
 from flower_hpc.errors import ConfigError
-from flower_hpc.records import to_weights
+from flower_hpc.records import to_record, to_weights
 from flower_hpc.strategies import configured
 from flower_hpc.tasks import TaskOptions, load
 from flower_hpc.transport import InProcessGrid, InProcessNode
@@ -64,9 +64,11 @@ def run(monkeypatch, nodes=3, **config):
 def train(run_config=None, node_config=None, **message_config):
     """One train message through the client app; the reply."""
     run_config = DEFAULTS | (run_config or {})
-    model = load(TaskOptions.from_config(run_config)).build_model()
+    task = load(TaskOptions.from_config(run_config))
     federation = grid(1, run_config, **(node_config or {}))
-    content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "config": ConfigRecord(message_config)})
+    content = RecordDict(
+        {"arrays": to_record(task.weights(task.build_model())), "config": ConfigRecord(message_config)}
+    )
     federation.push_messages([message := Message(content, 1, "train")])
     federation.clock.sleep(2)
     (reply,) = federation.pull_messages([message.metadata.message_id])

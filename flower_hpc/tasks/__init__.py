@@ -5,19 +5,21 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .options import TASKS, TaskOptions
 
 if TYPE_CHECKING:
     from .base import Task
 
-__all__ = ["TASKS", "TaskOptions", "load"]
+__all__ = ["TASKS", "TaskOptions", "load", "seed_of"]
 
-_loaded: dict[TaskOptions, "Task"] = {}
+_loaded: dict[TaskOptions, "Task[Any]"] = {}
 
 
-def load(options: TaskOptions) -> "Task":
+def load(options: TaskOptions) -> "Task[Any]":
     """The task that ``options`` describe; its data is read when it is first asked for.
 
     A process keeps the last task that it loaded, because Flower's simulation runs many clients in one
@@ -48,3 +50,8 @@ def load(options: TaskOptions) -> "Task":
         _loaded.clear()
         _loaded[options] = module.create(options)
     return _loaded[options]
+
+
+def seed_of(*parts: int) -> int:
+    """One seed from several, as (seed, round, partition): different tuples, unrelated seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

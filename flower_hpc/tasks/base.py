@@ -1,25 +1,26 @@
-"""What a task is: a model, examples that can be shared out, a central test set, an objective."""
+"""What a task is: a model, examples that can be shared out, a central test set, training, evaluation.
+
+Models stay inside: what crosses this interface is weights, ``{name: ndarray}``.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..records import NDArray
+from ..records import NDArray, Weights
 from .options import TaskOptions
 from .partition import partition
 
+Model = TypeVar("Model")
+
 
 class Examples(Protocol):
-    """A torch map-style dataset that is read a batch at a time.
+    """A map-style data set that is read a batch at a time.
 
-    ``examples[[3, 1, 4]]`` is the pair (inputs, targets) of those examples, stacked; collating single
+    ``examples[[3, 1, 4]]`` is the pair (inputs, targets) of those examples, as arrays; collating single
     examples would take longer than training a small model on them.
     """
 
@@ -34,46 +35,14 @@ class Examples(Protocol):
     def __len__(self) -> int:
         """Number of examples."""
 
-    def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: list[int]) -> tuple[Any, Any]:
         """A batch."""
 
     def select(self, index: NDArray) -> Self:
         """Only these examples, in this order."""
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What is minimised, and what is reported.
-
-    Parameters
-    ----------
-    loss : callable
-        (outputs, targets) to a scalar, the mean over the batch.
-    accuracy : callable
-        (outputs, targets) to a scalar in [0, 1], the mean over the batch.
-    """
-
-    loss: Callable[[Tensor, Tensor], Tensor]
-    accuracy: Callable[[Tensor, Tensor], Tensor]
-
-
-def _top1(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs.argmax(1) == targets).float().mean()
-
-
-def _elementwise(outputs: Tensor, targets: Tensor) -> Tensor:
-    return ((outputs > 0) == (targets > 0.5)).float().mean()
-
-
-ONE_OF_MANY = Objective(F.cross_entropy, _top1)
-"""Classes exclude each other; targets int64, shape (batch,)."""
-
-MANY_OF_MANY = Objective(F.binary_cross_entropy_with_logits, _elementwise)
-"""Findings that occur together; targets float, shape (batch, findings); each decision counts as one
-for the accuracy, cut at probability 0.5, as MedMNIST's evaluator does."""
-
-
-class Task(ABC):
+class Task(ABC, Generic[Model]):
     """One model and real data. A subclass says how to build and how to read.
 
     Parameters
@@ -82,26 +51,77 @@ class Task(ABC):
         Which model, which data, whose seed.
     """
 
-    objective: Objective = ONE_OF_MANY
-
     def __init__(self, options: TaskOptions) -> None:
         self.options = options
         self._read: dict[bool, Examples] = {}
         self._parts: tuple[int, list[NDArray]] = (0, [])
 
     @abstractmethod
-    def _build(self) -> nn.Module:
-        """A fresh model; torch's generator is seeded."""
-
-    @abstractmethod
     def _load(self, train: bool) -> Examples:
         """All training or all test examples."""
 
-    def build_model(self) -> nn.Module:
+    @abstractmethod
+    def build_model(self) -> Model:
         """The initial model, on the CPU; equal seeds give equal weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.options.seed)
-            return self._build()
+
+    @abstractmethod
+    def weights(self, model: Model) -> Weights:
+        """What a model has learnt, buffers included."""
+
+    @abstractmethod
+    def set_weights(self, model: Model, weights: Weights) -> None:
+        """Put weights into a model; every name, and no other."""
+
+    @abstractmethod
+    def train(
+        self,
+        model: Model,
+        examples: Examples,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        lr: float,
+        seed: int = 0,
+        proximal_mu: float = 0.0,
+        spent: Callable[[], bool] | None = None,
+    ) -> dict[str, float]:
+        """Train in place, by SGD with momentum 0.9.
+
+        Parameters
+        ----------
+        model, examples
+            Whose order is drawn anew each epoch; the last batch may be smaller.
+        epochs, batch_size : int
+            Passes over the data; examples a step.
+        lr : float
+            Learning rate.
+        seed : int
+            Of the order and of dropout. On the CPU equal seeds give equal weights.
+        proximal_mu : float
+            Strength of FedProx's term against the weights that ``model`` comes with; default 0.
+        spent : callable, optional
+            Asked after each batch; True ends the training there. One batch is always done.
+
+        Returns
+        -------
+        dict
+            ``train-loss`` (mean over the examples seen, without the term) and ``examples-seen``.
+
+        Raises
+        ------
+        ConfigError
+            No examples.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: Model, examples: Examples) -> dict[str, float]:
+        """``loss`` and ``accuracy`` (in [0, 1]), each the mean over all examples, and ``num-examples``.
+
+        Raises
+        ------
+        ConfigError
+            No examples.
+        """
 
     def load_partition(self, index: int, num_partitions: int) -> Examples:
         """The training examples of node ``index`` of ``num_partitions``.

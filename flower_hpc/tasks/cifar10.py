@@ -4,17 +4,17 @@ import numpy as np
 from torch import nn
 
 from ..errors import ConfigError
-from .base import Task
 from .data import download, find
 from .images import Images
 from .models import cnn, resnet18
 from .options import TaskOptions
+from .torch_task import TorchTask
 
 FILES = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
 SCALE = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # mean and deviation of the training set
 
 
-class Cifar10(Task):
+class Cifar10(TorchTask):
     """Ten classes, 50,000 training and 10,000 test images of 3x32x32; no augmentation."""
 
     def _build(self) -> nn.Module:

@@ -7,27 +7,24 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 import numpy as np
-from torch import nn
 
 from ..records import NDArray
-from .base import Task
 from .data import remember
 from .images import Images
-from .models import cnn, mlp
 from .options import TaskOptions
+from .perceptron import PerceptronTask
 
 PER_CLASS = 140
 
 
-class Digits(Task):
+class Digits(PerceptronTask):
     """Ten classes, images of 1x8x8, grey levels 0 to 16.
 
     The first 140 images of each class are for training (1400), the other 397 for testing. Equal classes
     let shards end where classes end; the split is part of the task, so runs of different seeds share it.
     """
 
-    def _build(self) -> nn.Module:
-        return cnn(1, 10, (16, 32)) if self.options.model == "cnn" else mlp(64, 10)
+    inputs, classes = 64, 10
 
     def _load(self, train: bool) -> Images:
         data = remember(f"digits-{version('scikit-learn')}", _bundled)

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..records import NDArray
 
@@ -40,11 +38,11 @@ class Images:
         """Number of images."""
         return len(self.pixels)
 
-    def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: list[int]) -> tuple[NDArray, NDArray]:
         """Float32 images of shape (batch, channels, height, width), and their targets."""
-        mean, std = (torch.tensor(x).view(1, -1, 1, 1) for x in self.scale)
-        images = torch.from_numpy(self.pixels[index]).float() / self.peak
-        return (images - mean) / std, torch.from_numpy(self.targets[index])
+        mean, std = (np.array(x, np.float32).reshape(1, -1, 1, 1) for x in self.scale)
+        images = self.pixels[index].astype(np.float32) / np.float32(self.peak)
+        return (images - mean) / std, self.targets[index]
 
     def select(self, index: NDArray) -> Self:
         """Only these images, copied."""

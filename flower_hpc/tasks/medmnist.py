@@ -7,14 +7,14 @@ import numpy as np
 from torch import nn
 
 from ..records import NDArray
-from .base import MANY_OF_MANY, ONE_OF_MANY, Task
 from .data import download, find, missing
 from .images import Images
 from .models import cnn, resnet18
 from .options import TaskOptions
+from .torch_task import MANY_OF_MANY, ONE_OF_MANY, TorchTask
 
 
-class MedMNIST(Task):
+class MedMNIST(TorchTask):
     """One 2D set, grey or RGB, by its flag; its official training and test splits.
 
     Two-class and ordinal sets are trained as classes that exclude each other, as the paper's baselines

@@ -6,11 +6,6 @@ Batch statistics of skewed nodes do not average (Hsieh et al. 2020, https://arxi
 from torch import Tensor, nn
 
 
-def mlp(inputs: int, classes: int, hidden: int = 256) -> nn.Module:
-    """One hidden layer: (batch, ...) with ``inputs`` values each, to (batch, classes)."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-
-
 def cnn(channels: int, classes: int, widths: tuple[int, ...] = (32, 64, 128)) -> nn.Module:
     """Blocks of 3x3 convolution, GroupNorm, ReLU and halving, then the mean over what is left.
 

@@ -57,7 +57,7 @@ class TaskInfo:
 
 TASKS = {
     "cifar10": TaskInfo(("cnn", "resnet18"), learning_rate=0.02, classes=10, train_examples=50_000),
-    "digits": TaskInfo(("mlp", "cnn"), learning_rate=0.05, classes=10, train_examples=1400),
+    "digits": TaskInfo(("mlp",), learning_rate=0.05, classes=10, train_examples=1400),
     "medmnist": TaskInfo(("cnn", "resnet18"), learning_rate=0.02),
     "shakespeare": TaskInfo(("lstm",), learning_rate=0.2, classes=80, test_examples=2000, roles=True),
 }

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ConfigError
 from ..records import NDArray
-from .base import Task
 from .data import find, missing
 from .models import CharLSTM
 from .options import TaskOptions
+from .torch_task import TorchTask
 
 # LEAF's 80 characters, in its order
 CHARACTERS = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz}"
@@ -60,17 +59,17 @@ class Windows:
         """Number of windows."""
         return len(self.starts)
 
-    def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: list[int]) -> tuple[NDArray, NDArray]:
         """Int64 windows of shape (batch, 80) and next characters of shape (batch,)."""
         spans = self.text[self.starts[index][:, None] + np.arange(WINDOW + 1)].astype(np.int64)
-        return torch.from_numpy(spans[:, :-1].copy()), torch.from_numpy(spans[:, -1].copy())
+        return spans[:, :-1].copy(), spans[:, -1].copy()
 
     def select(self, index: NDArray) -> Self:
         """Only these windows; the text is shared."""
         return type(self)(self.text, self.starts[index], self.roles[index])
 
 
-class Shakespeare(Task):
+class Shakespeare(TorchTask):
     """Eighty classes, the next character; windows begin at each character of a role's text.
 
     From speeches, a role is a pair (play, role), its text its speeches joined by newlines; the first 90 %

@@ -1,14 +1,13 @@
-"""Local SGD and evaluation, for every task."""
+"""Local SGD and evaluation of torch modules."""
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from ..errors import ConfigError
-from .base import Examples, Objective
+from .base import Examples
 
 MOMENTUM = 0.9
 EVALUATE_BATCH = 256
@@ -21,15 +20,14 @@ def device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def seed_of(*parts: int) -> int:
-    """One seed from several, as (seed, round, partition): different tuples, unrelated seeds."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, targets) to a scalar, the mean over the batch."""
 
 
 def train(
     model: nn.Module,
     examples: Examples,
-    objective: Objective,
+    loss_of: Loss,
     *,
     epochs: int = 1,
     batch_size: int = 32,
@@ -49,8 +47,8 @@ def train(
         Moved to :func:`device`, and left there.
     examples : Examples
         Read in random order, without workers; the last batch of an epoch may be smaller.
-    objective : Objective
-        The task's.
+    loss_of : callable
+        (outputs, targets) to a scalar, the mean over the batch.
     epochs, batch_size : int
         Passes over the data; examples a step.
     lr : float
@@ -83,7 +81,7 @@ def train(
         torch.manual_seed(seed)
         for inputs, targets in _epochs(examples, epochs, batch_size, seed):
             model.zero_grad()
-            loss = objective.loss(model(inputs.to(target)), targets.to(target))
+            loss = loss_of(model(inputs.to(target)), targets.to(target))
             (loss + penalty(model) if penalty else loss).backward()  # type: ignore[no-untyped-call]
             _step(model, velocity, lr)
             total, seen = total + loss.detach() * len(inputs), seen + len(inputs)
@@ -116,8 +114,8 @@ def _epochs(examples: Examples, epochs: int, batch_size: int, seed: int) -> Iter
 
 
 def _loader(examples: Examples, batches: BatchSampler) -> "DataLoader[tuple[Tensor, Tensor]]":
-    # batch_size=None: the sampler's lists of indices go to the data set whole. The loader draws a seed
-    # for workers that it does not have; given a generator it does not draw it from the global one.
+    # batch_size=None: the sampler's lists of indices go to the data set whole, and arrays become tensors. The
+    # loader draws a seed for workers that it does not have; given a generator it leaves the global one alone.
     return DataLoader(
         examples,  # type: ignore[arg-type]  # a map-style dataset by its methods
         sampler=batches,
@@ -127,7 +125,7 @@ def _loader(examples: Examples, batches: BatchSampler) -> "DataLoader[tuple[Tens
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, examples: Examples, objective: Objective) -> dict[str, float]:
+def evaluate(model: nn.Module, examples: Examples, loss_of: Loss, accuracy_of: Loss) -> dict[str, float]:
     """Loss and accuracy, each the mean over all examples.
 
     Returns
@@ -148,7 +146,7 @@ def evaluate(model: nn.Module, examples: Examples, objective: Objective) -> dict
     order = SequentialSampler(range(len(examples)))
     for inputs, targets in _loader(examples, BatchSampler(order, EVALUATE_BATCH, drop_last=False)):
         outputs, targets = model(inputs.to(target)), targets.to(target)
-        loss += float(objective.loss(outputs, targets)) * len(inputs)
-        accuracy += float(objective.accuracy(outputs, targets)) * len(inputs)
+        loss += float(loss_of(outputs, targets)) * len(inputs)
+        accuracy += float(accuracy_of(outputs, targets)) * len(inputs)
     n = len(examples)
     return {"loss": loss / n, "accuracy": accuracy / n, "num-examples": n}

@@ -2,19 +2,13 @@
 
 import time
 
-# before torch is imported: Flower starts a process per message, and this is part of its work
-STARTED = time.perf_counter(), time.process_time()
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 
-from collections.abc import Callable  # noqa: E402
-
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict  # noqa: E402
-from flwr.clientapp import ClientApp  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from flower_hpc.client import KeepBudget, budget_of, proximal_term  # noqa: E402
-from flower_hpc.compression.mod import SendUpdates  # noqa: E402
-from flower_hpc.errors import ConfigError  # noqa: E402
-from flower_hpc.protocol import (  # noqa: E402
+from flower_hpc.client import KeepBudget, budget_of
+from flower_hpc.compression import SendUpdates
+from flower_hpc.errors import ConfigError
+from flower_hpc.protocol import (
     ARRAYS,
     METRICS,
     NUM_EXAMPLES,
@@ -24,11 +18,8 @@ from flower_hpc.protocol import (  # noqa: E402
     SERVER_ROUND,
     config_of,
 )
-from flower_hpc.tasks import (  # noqa: E402
-    TaskOptions,
-    load,
-    training,
-)
+from flower_hpc.records import Weights, to_record, to_weights
+from flower_hpc.tasks import TaskOptions, load, seed_of
 
 DATA_DIR, SLOWDOWN = "data-dir", "slowdown"  # in node-config
 
@@ -46,23 +37,21 @@ def train(message: Message, context: Context) -> Message:
     started, spent = _clock(), budget_of(message).spent
     options, index, count = _options(context), *_place(context)
     task = load(options)
-    examples = task.load_partition(index, count)
-    model = task.build_model()
-    model.load_state_dict(_arrays(message).to_torch_state_dict(), strict=True)
+    examples, model = task.load_partition(index, count), task.build_model()
+    task.set_weights(model, _weights(message))
     config = config_of(message)
-    metrics = training.train(
+    metrics = task.train(
         model,
         examples,
-        task.objective,
         epochs=options.local_epochs,
         batch_size=options.batch_size,
         lr=_number(config.get("lr"), options.learning_rate),
-        seed=training.seed_of(options.seed, int(_number(config.get(SERVER_ROUND), 0)), index),
-        penalty=_penalty(model, _number(config.get(PROXIMAL_MU), 0.0)),
+        seed=seed_of(options.seed, int(_number(config.get(SERVER_ROUND), 0)), index),
+        proximal_mu=_number(config.get(PROXIMAL_MU), 0.0),
         spent=spent,
     )
+    content = {ARRAYS: to_record(task.weights(model))}
     _be_slow(context, started)
-    content = {ARRAYS: ArrayRecord(model.state_dict())}
     return _reply(message, content, len(examples), {"train-loss": metrics["train-loss"]})
 
 
@@ -75,10 +64,9 @@ def evaluate(message: Message, context: Context) -> Message:
     """
     started = _clock()
     task = load(_options(context))
-    examples = task.load_partition(*_place(context))
-    model = task.build_model()
-    model.load_state_dict(_arrays(message).to_torch_state_dict(), strict=True)
-    metrics = training.evaluate(model, examples, task.objective)
+    examples, model = task.load_partition(*_place(context)), task.build_model()
+    task.set_weights(model, _weights(message))
+    metrics = task.evaluate(model, examples)
     _be_slow(context, started)
     return _reply(message, {}, len(examples), {k: metrics[k] for k in ("loss", "accuracy")})
 
@@ -99,27 +87,24 @@ def _place(context: Context) -> tuple[int, int]:
         ) from error
 
 
-def _arrays(message: Message) -> ArrayRecord:
-    # the only one, whatever it is called: strategies of others may use another key
-    return next(iter(message.content.array_records.values()))
+def _weights(message: Message) -> Weights:
+    # the only record, whatever it is called: strategies of others may use another key
+    return to_weights(next(iter(message.content.array_records.values())))
 
 
 def _number(value: object, default: float) -> float:
     return float(value) if isinstance(value, int | float) else default
 
 
-def _penalty(model: nn.Module, mu: float) -> Callable[[nn.Module], Tensor | float] | None:
-    if mu == 0:
-        return None
-    anchors = [p.detach().clone() for p in model.parameters()]
-    return lambda current: proximal_term(current.parameters(), anchors, mu)
-
-
 def _clock() -> tuple[float, float]:
-    """When this message's work began, on the wall and in processor time: with its first message's process."""
+    """When this message's work began, on the wall and in processor time.
+
+    Flower starts a process per message: all that it has done so far belongs to its first one.
+    """
     global _first
     first, _first = _first, False
-    return STARTED if first else (time.perf_counter(), time.process_time())
+    used = time.process_time()
+    return (time.perf_counter() - used, 0.0) if first else (time.perf_counter(), used)
 
 
 def _be_slow(context: Context, started: tuple[float, float]) -> None:

@@ -6,8 +6,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
+from flower_hpc.records import to_record, to_weights
 from flower_hpc.strategies import HybridStrategy, configured
-from flower_hpc.tasks import TaskOptions, load, training
+from flower_hpc.tasks import TaskOptions, load
 
 app = ServerApp()
 
@@ -27,13 +28,13 @@ def main(grid: Grid, context: Context) -> None:
     test, model = task.load_test(), task.build_model()
 
     def central(server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        model.load_state_dict(arrays.to_torch_state_dict(), strict=True)
-        metrics = training.evaluate(model, test, task.objective)
+        task.set_weights(model, to_weights(arrays))
+        metrics = task.evaluate(model, test)
         return MetricRecord({k: metrics[k] for k in ("accuracy", "loss")})
 
     strategy.start(
         grid,
-        initial_arrays=ArrayRecord(model.state_dict()),
+        initial_arrays=to_record(task.weights(model)),
         num_rounds=options.num_rounds,
         train_config=ConfigRecord({"lr": options.learning_rate}),
         evaluate_fn=central,

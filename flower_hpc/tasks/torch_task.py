@@ -1,0 +1,105 @@
+"""Tasks whose model is a torch module: what they minimise, and how their weights come and go."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..client.proximal import proximal_term
+from ..records import Weights
+from . import training
+from .base import Examples, Task
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised, and what is reported.
+
+    Parameters
+    ----------
+    loss : callable
+        (outputs, targets) to a scalar, the mean over the batch.
+    accuracy : callable
+        (outputs, targets) to a scalar in [0, 1], the mean over the batch.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    accuracy: Callable[[Tensor, Tensor], Tensor]
+
+
+def _top1(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(1) == targets).float().mean()
+
+
+def _elementwise(outputs: Tensor, targets: Tensor) -> Tensor:
+    return ((outputs > 0) == (targets > 0.5)).float().mean()
+
+
+ONE_OF_MANY = Objective(F.cross_entropy, _top1)
+"""Classes exclude each other; targets int64, shape (batch,)."""
+
+MANY_OF_MANY = Objective(F.binary_cross_entropy_with_logits, _elementwise)
+"""Findings that occur together; targets float, shape (batch, findings); each decision counts as one
+for the accuracy, cut at probability 0.5, as MedMNIST's evaluator does."""
+
+
+class TorchTask(Task[nn.Module]):
+    """A subclass builds a module, reads data, and may have another objective."""
+
+    objective: Objective = ONE_OF_MANY
+
+    @abstractmethod
+    def _build(self) -> nn.Module:
+        """A fresh model; torch's generator is seeded."""
+
+    def build_model(self) -> nn.Module:
+        """The initial model; torch's global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            return self._build()
+
+    def weights(self, model: nn.Module) -> Weights:
+        """Its state dict."""
+        return {k: x.detach().cpu().numpy() for k, x in model.state_dict().items()}
+
+    def set_weights(self, model: nn.Module, weights: Weights) -> None:
+        """Load a state dict; a name too many or too few is torch's error."""
+        # copies: what came from a wire is read-only, which torch warns of
+        model.load_state_dict({k: torch.from_numpy(x.copy()) for k, x in weights.items()}, strict=True)
+
+    def train(
+        self,
+        model: nn.Module,
+        examples: Examples,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        lr: float,
+        seed: int = 0,
+        proximal_mu: float = 0.0,
+        spent: Callable[[], bool] | None = None,
+    ) -> dict[str, float]:
+        """By :func:`training.train`, on CUDA or MPS where present."""
+        anchors = [p.detach().clone() for p in model.parameters()] if proximal_mu else []
+
+        def penalty(current: nn.Module) -> Tensor | float:
+            return proximal_term(current.parameters(), anchors, proximal_mu)
+
+        return training.train(
+            model,
+            examples,
+            self.objective.loss,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            penalty=penalty if proximal_mu else None,
+            spent=spent,
+        )
+
+    def evaluate(self, model: nn.Module, examples: Examples) -> dict[str, float]:
+        """By :func:`training.evaluate`."""
+        return training.evaluate(model, examples, self.objective.loss, self.objective.accuracy)
