@@ -5,7 +5,8 @@ Every case starts a SuperLink and SuperNodes of its own, with clients that sleep
     uv run python benchmarks/rounds.py [--json] [--case straggler|killed|plain] [--pairs 5]
 
 straggler  2 nodes, one takes 25 s: stock with a timeout of 10 s; ours cut at 10 s, and at the first reply.
-           ``cut_lag_s`` is how long after the cut was due the round ended.
+           ``cut_lag_s`` is how long the round went on after the cut was due: after the deadline, or after
+           the reply that ended it was pulled.
 killed     3 nodes, 8 s of work, one SuperNode killed -9 in mid-round: ours with first_k(2/3) against an
            undisturbed round that waits for all, in pairs; stock once.
 plain      4 nodes, no work: what a round costs, stock and ours.
@@ -14,14 +15,12 @@ plain      4 nodes, no work: what a round costs, stock and ours.
 import argparse
 import json
 import os
-import re
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -89,13 +88,15 @@ def judged(fed: Federation, ran: dict[str, Any]) -> dict[str, Any]:
     """Of one of our runs: how late its cuts were, and what became of the slow node's updates."""
     events, slow = ran["events"], "here-1"
     sent = {e["round"]: e["time"] for e in events if e["event"] == "sent"}
-    lags = []
-    pushed = push_times(fed)
+    replied = {e["round"]: e["time"] for e in events if e["event"] == "reply_accepted"}
+    done = [float(line) for line in (fed.state_dir / "sleepy-done").read_text().split()]
+    lags, after_client = [], []
     for cut in (e for e in events if e["event"] == "cut"):
-        if cut["reason"].startswith("deadline"):
-            lags.append(cut["time"] - sent[cut["round"]] - CUT_S)
-        elif pushed:  # due when the reply that ended the round had reached the SuperLink
-            lags.append(cut["time"] - max(t for t in pushed if t <= cut["time"]))
+        by_time = cut["reason"].startswith("deadline")
+        due = sent[cut["round"]] + CUT_S if by_time else replied[cut["round"]]
+        lags.append(cut["time"] - due)
+        if not by_time:  # Flower's SuperNode looks every 0.5 s whether its client has replied
+            after_client.append(cut["time"] - max(t for t in done if t <= cut["time"]))
     in_flight, most = 0, 0
     for event in events:
         if event.get("node") == slow:
@@ -106,19 +107,13 @@ def judged(fed: Federation, ran: dict[str, Any]) -> dict[str, Any]:
         "rounds_s": ran["rounds_s"],
         "cut_lag_s": [round(lag, 3) for lag in lags],
         "worst_cut_lag_s": round(max(lags), 3),
+        "after_client_done_s": [round(lag, 3) for lag in after_client],
         "slow_node_asked": sum(e["event"] == "sent" and e["node"] == slow for e in events),
         "slow_node_most_in_flight": most,
         "late_folded_in": sum(e["weight"] > 0 for e in late),
         "late_discarded": sum(e["weight"] == 0 for e in late),
         "mean_weight": ran["mean"],
     }
-
-
-def push_times(fed: Federation) -> list[float]:
-    """When replies, or parts of them, reached the SuperLink, from its access log."""
-    pattern = re.compile(r"^(\S+Z) .*POST /v1/fleet/(?:push|confirm)\S* ")
-    found = (pattern.match(line) for line in fed.log_path("superlink").read_text().splitlines())
-    return [datetime.fromisoformat(m[1]).timestamp() for m in found if m]
 
 
 def killed(pairs: int) -> dict[str, Any]:

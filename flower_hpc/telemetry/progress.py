@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -93,7 +94,7 @@ def show(events: Iterable[Event], console: Console) -> None:
 
 def rounds_table(result: dict[str, Any]) -> Table:
     """The rounds of a result: accuracy, loss, time, who was late or cut, MB."""
-    table = Table(title=f"run {result['run']}" if result.get("run") else None)
+    table = Table(title=f"run {result['run']}" if result.get("run") else None, box=box.SIMPLE_HEAD)
     for name in ("round", "accuracy", "loss", "s", "in"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("cut")
