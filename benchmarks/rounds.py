@@ -80,7 +80,7 @@ def straggler() -> dict[str, Any]:
     }
     for name, spec in cases.items():
         with federation("bench-straggler", 2, nodes) as fed:
-            found[name] = judged(fed, run(fed, spec, rounds=4 if name != "first_reply" else 8))
+            found[name] = judged(fed, run(fed, spec, rounds=6))
     return found
 
 

@@ -11,7 +11,7 @@ import typer
 from .. import apps
 from ..errors import ConfigError
 from ..federation import Federation
-from ..federation.runs import App, Scalar, new_name, parse_overrides, submit
+from ..federation.runs import App, Scalar, check_name, new_name, parse_overrides, submit
 from ..telemetry.progress import rounds_table
 from .common import ERR, FileOption, Json, bringing_up, find, is_folder, print_json, warn
 from .follow import follow
@@ -69,6 +69,8 @@ def run(
     else:
         target = find(federation)
     check(flower_app, config, target.num_nodes)
+    name = name or new_name(flower_app.name)
+    check_name(target.state_dir, name)
 
     was_up = target.is_up()
     try:
@@ -76,7 +78,7 @@ def run(
             warn(target)
             with bringing_up(target, timeout):
                 pass
-        result = execute(target, flower_app, overrides, name or new_name(flower_app.name))
+        result = execute(target, flower_app, overrides, name)
     finally:
         if not was_up:
             with ERR.status(f"federation {target.name}: stopping"):

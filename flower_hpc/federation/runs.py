@@ -105,6 +105,15 @@ def new_name(app: str) -> str:
     return f"{app}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
+def check_name(state_dir: Path, name: str) -> None:
+    """Refuse a run name that is taken or no file name (ConfigError)."""
+    if not RUN_NAME.fullmatch(name):
+        raise ConfigError(f"run name must be letters, digits, '.', '_' or '-', at most 100, got {name!r}")
+    folder = state_dir / "runs" / name
+    if folder.exists():
+        raise ConfigError(f"run name {name!r} is taken: {folder} exists")
+
+
 def submit(
     state_dir: Path,
     connection: str,
@@ -127,14 +136,10 @@ def submit(
     FederationError
         The SuperLink refuses, or cannot be reached.
     """
-    if not RUN_NAME.fullmatch(name):
-        raise ConfigError(f"run name must be letters, digits, '.', '_' or '-', at most 100, got {name!r}")
+    check_name(state_dir, name)
     folder, requests = state_dir / "runs" / name, state_dir / "requests"
     requests.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise ConfigError(f"run name {name!r} is taken: {folder} exists") from error
+    folder.mkdir(parents=True)
     config = folder / "run-config.toml"
     config.write_text("".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in overrides.items()))
     marker = requests / f"{name}.submitting"

@@ -1,0 +1,148 @@
+"""The command line: one line and exit code 2 for what a user gets wrong; nothing is started for it."""
+
+import socket
+
+import pytest
+
+from flower_hpc import __version__
+from flower_hpc.cli import main
+
+FILE = """
+name: lab
+sites:
+  here: {nodes: 2}
+"""
+
+
+@pytest.fixture
+def flower_hpc(tmp_path, monkeypatch, capsys):
+    """Call the command line in an empty folder; returns (exit code, standard output, standard error)."""
+    monkeypatch.setenv("FLOWER_HPC_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FLOWER_HPC_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers are this process's, not the test's
+
+    def call(*args):
+        monkeypatch.setattr("sys.argv", ["flower-hpc", *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code, *capsys.readouterr()
+
+    return call
+
+
+def refused(result):
+    code, out, err = result
+    assert code == 2, (out, err)
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    return err
+
+
+def test_version_and_help(flower_hpc):
+    assert flower_hpc("--version")[1].strip() == f"flower-hpc {__version__}"
+    code, out, _ = flower_hpc("--help")
+    assert code == 0
+    assert all(name in out for name in ("demo", "up", "status", "run", "logs", "scale", "down"))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["-c", "task=nope"], "task must be one of"),
+        (["-c", "partitioner=dirichlet", "-c", "alpha=0"], "alpha"),
+        (["-c", "partitioner=dirichlet", "-c", "alpha=-1"], "alpha"),
+        (["-c", "num-rounds=0"], "num-rounds"),
+        (["-c", "num-rounds=many"], "num-rounds must be of type int, got 'many'"),
+        (["-c", "tsk=digits"], "no key 'tsk'"),
+        (["-c", "digits"], "must be key=value"),
+        (["-c", "task=[1]"], "must be a number, a string or true/false"),
+        (["--strategy", "first_k(0)"], "k must be a whole number >= 1"),
+        (["--strategy", "first_k(99)"], "at most the number of nodes, 3, got 99"),
+        (["--strategy", "deadline(-1)"], "seconds > 0"),
+        (["--strategy", "nope()"], "unknown name 'nope'"),
+        (["--data-dir", "/no/such/folder"], "data-dir must be a folder that exists"),
+        (["--name", "a/b"], "run name must be"),
+        (["--federation", "federation.yaml"], "give it or --federation, not both"),
+    ],
+)
+def test_a_wrong_run_is_refused_before_anything_starts(flower_hpc, tmp_path, args, words):
+    assert words in refused(flower_hpc("run", "benchmark", "--nodes", 3, *args))
+    assert not list((tmp_path / "home").glob("*/controller.lock"))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run", "nope", "--nodes", 2], "one of: benchmark; got 'nope'"),
+        (["run", ".", "--nodes", 2], "app must be a folder with a pyproject.toml"),
+        (["run", "benchmark", "--nodes", 0], "nodes"),
+        (["run"], "Missing argument 'APP'"),
+        (["nope"], "No such command 'nope'"),
+        (["up", "--nope"], "No such option"),
+        (["status"], "which federation?"),
+        (["status", "nope"], "federation must be a file or the name of one of"),
+        (["up", "nope.yaml"], "nope.yaml"),
+    ],
+)
+def test_other_mistakes_are_one_line_too(flower_hpc, args, words):
+    assert words in refused(flower_hpc(*args))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "federation.yaml"),
+        ("- a\n- b", "federation.yaml"),
+        ("name: lab\nsites: {here: {nodes: -1}}", "sites.here.nodes: got -1"),
+        ("name: lab\nsites: {here: {nodes: two}}", "sites.here.nodes: got 'two'"),
+        ("name: lab\nsites: {here: {node: 2}}", "sites.here.node: unknown field"),
+        ("name: lab\nsites: {here: {nodes: 1, launcher: slurm}}", "sites.here.launcher: got 'slurm'"),
+        ("name: L A B\nsites: {here: {nodes: 1}}", "name: got 'L A B'"),
+        ("name: lab\nname: lab\nsites: {here: {nodes: 1}}", "name"),
+        ("name: [", "line 1"),
+        ("name: lab\npartitions: 1\nsites: {here: {nodes: 2}}", "partitions"),
+        ("name: lab\nsites: {here: {nodes: 1, data_dir: /no/such}}", "sites.here.data_dir"),
+    ],
+)
+def test_a_malformed_file_is_one_line(flower_hpc, tmp_path, text, words):
+    (tmp_path / "federation.yaml").write_text(text)
+    assert words in refused(flower_hpc("up"))
+
+
+def test_a_taken_port_is_one_line(flower_hpc, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (tmp_path / "federation.yaml").write_text(FILE + f"superlink: {{port: {port}}}\n")
+        assert str(port) in refused(flower_hpc("up"))
+
+
+def test_a_dry_run_prints_the_commands_and_makes_nothing(flower_hpc, tmp_path):
+    (tmp_path / "federation.yaml").write_text(FILE)
+    code, out, _ = flower_hpc("up", "--dry-run")
+    assert code == 0
+    assert all(words in out for words in ("flower-superlink", "here-0", "here-1", "partition-id=1"))
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_app_without_the_key_takes_no_strategy(flower_hpc, tmp_path):
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "pyproject.toml").write_text(
+        '[project]\nname = "plain"\n[tool.flwr.app]\npublisher = "me"\n[tool.flwr.app.config]\nrounds = 3\n'
+    )
+    err = refused(flower_hpc("run", app, "--nodes", 2, "--strategy", "deadline(3)"))
+    assert "plain takes none" in err
+
+
+def test_down_and_status_of_a_federation_that_is_not_up(flower_hpc, tmp_path):
+    (tmp_path / "federation.yaml").write_text(FILE)
+    assert flower_hpc("down", "--json")[:2] == (0, '{"name": "lab", "was_up": false}\n')
+    code, out, _ = flower_hpc("status", "--json")
+    assert code == 0
+    assert '"state": "down"' in out
+    code, _, err = flower_hpc("scale", "here", 3)
+    assert (code, err.strip()) == (1, "error: federation lab is not up")

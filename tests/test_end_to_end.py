@@ -1,0 +1,110 @@
+"""What the README promises, with real SuperLinks and SuperNodes, as a user would run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from flower_hpc import apps
+
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(600)]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run a program of ours in an empty folder; returns the finished process."""
+    env = os.environ | {"FLOWER_HPC_HOME": str(tmp_path / "home"), "FLWR_TELEMETRY_ENABLED": "0"}
+
+    def run(*command, **more):
+        return subprocess.run(
+            [str(BIN / command[0]), *map(str, command[1:])],
+            cwd=tmp_path,
+            env=env | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=500,
+        )
+
+    yield run
+    run("flower-hpc", "down")
+    assert not left_of(tmp_path)
+
+
+def left_of(folder):
+    """Processes whose command line or environment names the folder, zombies included by their parent."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in words and int(entry.name) != os.getpid():
+            found.append(words)
+    return found
+
+
+def test_the_demo_learns_without_its_slowest_node_and_leaves_nothing(shell, tmp_path):
+    done = shell("flower-hpc", "demo", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["accuracy"] >= 0.8
+    assert len(result["rounds"]) == 8
+    assert sum(r["late"] for r in result["rounds"]) >= 1
+    assert {name for r in result["rounds"] for name in r["late_nodes"] + r["cut_nodes"]} == {"here-3"}
+    assert all(r["bytes_up"] > 0 and r["seconds"] > 0 for r in result["rounds"])
+    folder = Path(result["folder"])
+    assert {"events.jsonl", "result.json", "model.safetensors"} <= {p.name for p in folder.iterdir()}
+    assert all(np.isfinite(x).all() for x in load_file(folder / "model.safetensors").values())
+    assert not left_of(tmp_path)
+
+
+def test_one_federation_serves_our_runs_and_flowers_own(shell, tmp_path):
+    (tmp_path / "federation.yaml").write_text("name: lab\nsites: {here: {nodes: 2}}\n")
+    done = shell("flower-hpc", "up", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["online"] == 2
+
+    done = shell(
+        "flower-hpc", "run", "benchmark", "-c", "num-rounds=2", "--name", "first", "--json",
+        "--strategy", "first_k(2) | deadline(60)",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["run"], len(result["rounds"])) == ("first", 2)
+    assert result["accuracy"] > 0.5
+    state = tmp_path / "home" / "lab"
+    assert Path(result["folder"]) == state / "runs" / "first"
+
+    again = shell("flower-hpc", "run", "benchmark", "--name", "first")
+    assert (again.returncode, len(again.stderr.splitlines())) == (2, 1)
+
+    # plain `flwr run`, with Flower's own FedAvg
+    done = shell(
+        "flwr", "run", apps.path("benchmark"), "lab", "--stream",
+        "--run-config", 'num-rounds=1 strategy="flower.FedAvg()"', FLWR_HOME=str(state / "flwr"),
+    )  # fmt: skip
+    assert "Strategy execution finished" in done.stdout + done.stderr
+
+    status = json.loads(shell("flower-hpc", "status", "--json").stdout)
+    assert [n["state"] for n in status["nodes"]] == ["online", "online"]
+    assert "Received successfully" in shell("flower-hpc", "logs", "here-0", "-n", "0").stdout
+    assert json.loads(shell("flower-hpc", "down", "--json").stdout)["was_up"]
+    assert not left_of(tmp_path)
+
+
+def test_a_wrong_value_that_only_the_server_sees_is_one_line(shell, tmp_path):
+    # natural partitions of a task without data: known when the ServerApp looks for it
+    done = shell(
+        "flower-hpc", "run", "benchmark", "--nodes", "1", "-c", "task=shakespeare", "-c", "num-rounds=1",
+        FLOWER_HPC_DATA="", XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "shakespeare" in done.stderr.splitlines()[-1]
