@@ -47,10 +47,11 @@ sites:
 
 
 WRONG = {
-    "sites: {here: {nodes: -1}}": "sites.here.nodes: got -1, must be an integer >= 1",
-    "sites: {here: {nodes: '4'}}": "sites.here.nodes: got '4', must be an integer >= 1",
-    "sites: {here: {nodes: true}}": "sites.here.nodes: got True, must be an integer >= 1",
-    "sites: {here: {}}": "sites.here.nodes: is missing, must be an integer >= 1",
+    "sites: {here: {nodes: 1000000}}": "sites.here.nodes: got 1000000, must be an integer from 1 to 1000",
+    "sites: {here: {nodes: -1}}": "sites.here.nodes: got -1, must be an integer from 1 to 1000",
+    "sites: {here: {nodes: '4'}}": "sites.here.nodes: got '4', must be an integer from 1 to 1000",
+    "sites: {here: {nodes: true}}": "sites.here.nodes: got True, must be an integer from 1 to 1000",
+    "sites: {here: {}}": "sites.here.nodes: is missing, must be an integer from 1 to 1000",
     "sites: {here: null}": "sites.here: got None, must be a mapping",
     "sites: {}": "sites: got {}, must be a mapping of at least one site's name to its settings",
     "sites: [here]": "sites: got ['here'], must be a mapping of at least one site's name to its settings",

@@ -100,6 +100,9 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+MOST_NODES = 1000  # of a site: each is a process, and a slip of the finger should not start a million
+
+
 class SuperLinkConfig(_Model):
     """Where the SuperLink listens: a loopback address, and a port (default: a free one is found)."""
 
@@ -123,7 +126,7 @@ class Site(_Model):
     """Nodes that are started in one way, at one place."""
 
     launcher: Literal["local"] = "local"
-    nodes: int = Field(ge=1)
+    nodes: int = Field(ge=1, le=MOST_NODES)
     data_dir: str | None = None
     node_config: Scalars = {}
     per_node: dict[str, Scalars] = {}

@@ -14,7 +14,7 @@ ALLOWED = {
     "host": "a string",
     "port": "an integer from 1 to 65535, or null",
     "launcher": "one of: local",
-    "nodes": "an integer >= 1",
+    "nodes": "an integer from 1 to 1000",
     "data_dir": "a string",
     "sites": "a mapping of at least one site's name to its settings",
 }
