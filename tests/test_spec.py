@@ -84,6 +84,9 @@ def test_no_text_does_worse_than_a_config_error(spec):
 def test_k_above_the_nodes_is_found_before_the_run():
     with pytest.raises(ConfigError, match="at most the number of nodes"):
         check("first_k(5) | deadline(60)", num_nodes=4)
+    for spec in ("hybrid(min_nodes=5)", "hybrid(inner=flower.FedAvg(min_train_nodes=5))"):
+        with pytest.raises(ConfigError, match="needs at least 5 nodes, the federation has 4"):
+            check(spec, num_nodes=4)
 
 
 def context(run_id, **run_config):
@@ -103,4 +106,6 @@ def test_a_request_of_our_command_line_wins_and_names_the_run(tmp_path, monkeypa
     (tmp_path / "requests/7.json").write_text(json.dumps(request))
     settings = configured(context(7, strategy="deadline(1)")).settings
     assert (settings.cutoff, settings.run_name, settings.run_dir) == (Deadline(9), "r1", tmp_path / "runs/r1")
+    (tmp_path / "requests/9.json").write_text(json.dumps(request | {"nodes": 1}))
+    assert configured(context(9)).settings.min_nodes == 1  # it would wait for a second one in vain
     assert configured(context(8, strategy="deadline(1)")).settings.cutoff == Deadline(1)

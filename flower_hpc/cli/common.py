@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import ConfigError
 from ..federation import Federation, Status
 from ..telemetry.events import finite
 
@@ -81,5 +82,5 @@ def status_table(status: Status) -> Table:
 def is_folder(path: Path, what: str) -> Path:
     """The absolute path of a folder that must be there."""
     if not path.is_dir():
-        raise typer.BadParameter(f"{what} must be a folder that exists, got {str(path)!r}")
+        raise ConfigError(f"{what} must be a folder that exists, got {str(path)!r}")
     return path.resolve()

@@ -1,6 +1,6 @@
 """Strategies and the policies that they are made of; torch is not needed here."""
 
-from .configured import configured
+from .configured import configured, recorded
 from .cutoff import Cutoff, Deadline, FirstK, WaitForAll
 from .fedavg import FedAvg
 from .fedprox import FedProx
@@ -31,4 +31,5 @@ __all__ = [
     "check",
     "configured",
     "parse",
+    "recorded",
 ]

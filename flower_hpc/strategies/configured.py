@@ -2,6 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,9 @@ from flwr.app import Context
 from flwr.serverapp.strategy import Strategy
 
 from ..clock import WALL
-from ..errors import ConfigError
+from ..errors import ConfigError, FlowerHpcError
 from ..protocol import STATE_ENV
+from ..telemetry import EventLog
 from .hybrid import HybridStrategy
 from .spec import check
 
@@ -46,7 +50,25 @@ def configured(context: Context) -> Strategy:
     if isinstance(strategy, HybridStrategy):
         run_dir = request.get("run_dir")
         strategy.record_as(str(request.get("run", "")), Path(run_dir) if run_dir else None)
+        # a federation of one node is not to wait for a second
+        fewest = min(strategy.settings.min_nodes, request.get("nodes") or strategy.settings.min_nodes)
+        strategy.settings = replace(strategy.settings, min_nodes=fewest)
     return strategy
+
+
+@contextmanager
+def recorded(strategy: Strategy) -> Iterator[None]:
+    """Note a failure before the strategy starts where ``flower-hpc run`` looks: in the run's events.
+
+    For what an app does between :func:`configured` and ``strategy.start``, such as loading data.
+    """
+    try:
+        yield
+    except FlowerHpcError as error:
+        if isinstance(strategy, HybridStrategy) and strategy.settings.run_dir is not None:
+            events = EventLog(strategy.settings.run_dir)
+            events.write("run_failed", seconds=0.0, error=str(error), exit_code=error.exit_code)
+        raise
 
 
 def _request(run_id: int) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from .cutoff import Cutoff, Deadline, FirstK, WaitForAll
 from .fedavg import FedAvg
 from .fedprox import FedProx
 from .hybrid import HybridStrategy
+from .inner import minimum_nodes
+from .options import Settings
 from .selection import RandomSelection
 from .staleness import Discard, Polynomial
 from .weighting import ByExamples
@@ -77,6 +79,11 @@ def check(spec: str, num_nodes: int | None = None) -> Strategy:
     strategy = parse(spec)
     if num_nodes is not None and isinstance(strategy, HybridStrategy):
         strategy.settings.cutoff.check(num_nodes)
+        fewest = strategy.settings.min_nodes if strategy.settings.min_nodes != Settings.min_nodes else 1
+        if strategy.settings.inner is not None:
+            fewest = max(fewest, minimum_nodes(strategy.settings.inner, "train"))
+        if fewest > num_nodes:
+            raise ConfigError(f"strategy needs at least {fewest} nodes, the federation has {num_nodes}")
     return strategy
 
 

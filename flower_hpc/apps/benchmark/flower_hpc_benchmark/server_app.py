@@ -7,7 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from flower_hpc.records import to_record, to_weights
-from flower_hpc.strategies import HybridStrategy, configured
+from flower_hpc.strategies import HybridStrategy, configured, recorded
 from flower_hpc.tasks import TaskOptions, load
 
 app = ServerApp()
@@ -25,7 +25,8 @@ def main(grid: Grid, context: Context) -> None:
     options = TaskOptions.from_config(context.run_config)
     task = load(options)
     strategy = evaluating(configured(context), options.fraction_evaluate)
-    test, model = task.load_test(), task.build_model()
+    with recorded(strategy):
+        test, model = task.load_test(), task.build_model()
 
     def central(server_round: int, arrays: ArrayRecord) -> MetricRecord:
         task.set_weights(model, to_weights(arrays))
