@@ -216,6 +216,9 @@ def test_a_dry_run_makes_nothing(home, tmp_path):
 
 
 UP = """
+import signal
+# where the tests run in the background of a shell, SIGINT is ignored, and so it would be here
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from flower_hpc.federation import Federation
 try:
