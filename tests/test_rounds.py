@@ -302,6 +302,22 @@ def test_replies_are_taken_while_the_server_evaluates(tmp_path):
     assert nodes_of(read_events(tmp_path / "events.jsonl"), "reply_late") == ["slow"]
 
 
+@BOTH_FORMS
+def test_a_reply_that_comes_while_the_model_is_computed_is_folded_into_the_next(tmp_path, mods):
+    # slow answers while the inner strategy joins fast's reply, and nobody else is in flight
+    class Slow(flower.FedAvg):
+        def aggregate_train(self, server_round, replies):
+            WALL.sleep(1.5 if server_round == 1 else 0)
+            return super().aggregate_train(server_round, replies)
+
+    inner = Slow(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
+    nodes = [InProcessNode("fast", 0.1), InProcessNode("slow", 0.8)]
+    grid = grid_of(stepping([1, 3]), nodes, mods, clock=WALL)
+    _, events = run(grid, tmp_path, rounds=2, cutoff=FirstK(1), inner=inner)
+    assert nodes_of(events, "reply_late") == ["slow"]
+    assert of(events, "aggregated", round=2)[0]["late"] == 1
+
+
 def dp(clients):
     return flower.DifferentialPrivacyServerSideFixedClipping(
         flower.FedAvg(fraction_evaluate=0.0), 0.1, 10.0, clients

@@ -120,10 +120,12 @@ class Intake:
         self._bases[old.version] = old.weights
         self.model = Model.of(record, old.version + 1)
         worth = self._settings.worth.weight
+        # a held reply has landed, but is judged only now
+        needed = {*in_flight, *(flight.version for flight, *_ in self._held or [])}
         self._bases = {
             version: weights
             for version, weights in self._bases.items()
-            if version in in_flight and worth(self.model.version - version) > 0
+            if version in needed and worth(self.model.version - version) > 0
         }
         self.give_up()
 
