@@ -1,8 +1,6 @@
 """What the commands share: their options' types, which federation is meant, how to print."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,15 +54,14 @@ def warn(federation: Federation) -> None:
         ERR.print(f"[yellow]warning:[/yellow] {words}", highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def bringing_up(federation: Federation, timeout_s: float) -> Iterator[Status]:
+def bring_up(federation: Federation, timeout_s: float) -> Status:
     """Bring it up, with a line that says how far it is."""
     with ERR.status(f"federation {federation.name}: starting") as line:
 
         def show(status: Status) -> None:
             line.update(f"federation {federation.name}: {status.online} of {status.wanted} nodes online")
 
-        yield federation.up(progress=show, timeout_s=timeout_s)
+        return federation.up(progress=show, timeout_s=timeout_s)
 
 
 def status_table(status: Status) -> Table:

@@ -7,7 +7,7 @@ import typer
 from .. import apps
 from ..federation import Federation
 from ..federation.runs import App, Scalar, new_name
-from .common import ERR, Json, bringing_up, warn
+from .common import ERR, Json, bring_up, warn
 from .run import check, execute, report
 
 NODES, SLOWDOWN = 4, 5
@@ -47,8 +47,7 @@ def demo(
         soft_wrap=True,
     )
     try:
-        with bringing_up(federation, 120):
-            pass
+        bring_up(federation, 120)
         result = execute(federation, app, overrides, new_name("demo"))
     finally:
         with ERR.status("taking everything down"):

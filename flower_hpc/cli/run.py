@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..federation import Federation
 from ..federation.runs import App, Scalar, check_name, new_name, parse_overrides, submit
 from ..telemetry.progress import rounds_table
-from .common import ERR, FileOption, Json, bringing_up, find, is_folder, print_json, warn
+from .common import ERR, FileOption, Json, bring_up, find, is_folder, print_json, warn
 from .follow import follow
 
 STRATEGY, DATA_DIR = "strategy", "data-dir"
@@ -76,8 +76,7 @@ def run(
     try:
         if not was_up:
             warn(target)
-            with bringing_up(target, timeout):
-                pass
+            bring_up(target, timeout)
         result = execute(target, flower_app, overrides, name)
     finally:
         if not was_up:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .common import ERR, OUT, File, Json, bringing_up, find, print_json, status_table, warn
+from .common import ERR, OUT, File, Json, bring_up, find, print_json, status_table, warn
 
 
 def up(
@@ -29,8 +29,7 @@ def up(
                 typer.echo(f"# {step['name']}\n{step['command']}\n")
         return
     warn(target)
-    with bringing_up(target, timeout) as status:
-        pass
+    status = bring_up(target, timeout)
     if json:
         print_json(status.to_json())
         return

@@ -122,7 +122,7 @@ class Run:
 
     def configure(self, nodes: Sequence[Online], config: ConfigRecord) -> list[Message]:
         """Assign work: the strategy's own messages for these nodes."""
-        view = GridView(self._grid, [NodeInfo(node_id=n.node_id, name=n.name) for n in nodes])
+        view = self._view(nodes)
         # a copy: strategies write the round into the caller's record
         messages = self._hooks.configure_train(
             self._number, self.intake.model.record, ConfigRecord(dict(config)), view
@@ -170,8 +170,7 @@ class Run:
                 else cutoff.reason(Progress(asked, intake.fresh, waiting, elapsed))
             )
 
-        due = dispatched + min(cutoff.due_s(), self._timeout)
-        self._collector.wait(lambda: reason() is not None, due)
+        self._collector.wait(lambda: reason() is not None, dispatched + self._due_s())
         with self._collector.lock:
             why = reason() or f"timeout {self._timeout:g} s"
         self._collector.wait(
@@ -181,7 +180,7 @@ class Run:
         with self._collector.lock:
             intake.close()
             waiting = sorted(f.node.name for f in self._collector.waiting(TRAIN, self._number))
-        due_s = min(cutoff.due_s(), self._timeout)
+        due_s = self._due_s()
         self.events.write(
             "cut",
             round=self._number,
@@ -229,7 +228,7 @@ class Run:
             nodes = self._rng.sample(nodes, count)
         if not nodes or (inner is not None and len(nodes) < minimum_nodes(inner, "evaluate")):
             return
-        view = GridView(self._grid, [NodeInfo(node_id=n.node_id, name=n.name) for n in nodes])
+        view = self._view(nodes)
         record = ConfigRecord(dict(config))
         messages = self._hooks.configure_evaluate(self._number, self.intake.model.record, record, view)
         sent = self.dispatch(nodes, list(messages), EVALUATE)
@@ -243,7 +242,7 @@ class Run:
             progress = Progress(len(sent), len(self._outcomes.evaluations), waiting, elapsed)
             return waiting == 0 or cutoff.reason(progress) is not None
 
-        self._collector.wait(done, dispatched + min(cutoff.due_s(), self._timeout))
+        self._collector.wait(done, dispatched + self._due_s())
         with self._collector.lock:
             replies, self._outcomes.evaluations = self._outcomes.evaluations, []
         if replies and (metrics := self._hooks.aggregate_evaluate(self._number, replies)) is not None:
@@ -282,6 +281,12 @@ class Run:
         idle = [n for n in self._collector.idle() if not self.ledger.resting(n.name, now)]
         return sorted(idle, key=lambda n: (n.name, n.node_id))
 
+    def _view(self, nodes: Sequence[Online]) -> GridView:
+        return GridView(self._grid, [NodeInfo(node_id=n.node_id, name=n.name) for n in nodes])
+
+    def _due_s(self) -> float:
+        return min(self.settings.cutoff.due_s(), self._timeout)
+
     def _lost_after_s(self) -> float:
         if self.settings.lost_after_s is not None:
             return self.settings.lost_after_s
@@ -290,4 +295,4 @@ class Run:
     def _budget_s(self, lost_after: float) -> float:
         # work that would be discarded ends at the cut; else it is worth finishing
         discards = self.settings.worth.weight(1) == 0
-        return min(self.settings.cutoff.due_s(), self._timeout, lost_after) if discards else lost_after
+        return min(self._due_s(), lost_after) if discards else lost_after
