@@ -94,7 +94,12 @@ def show(events: Iterable[Event], console: Console) -> None:
 
 def rounds_table(result: dict[str, Any]) -> Table:
     """The rounds of a result: accuracy, loss, time, who was late or cut, MB."""
-    table = Table(title=f"run {result['run']}" if result.get("run") else None, box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"run {result['run']}" if result.get("run") else None,
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for name in ("round", "accuracy", "loss", "s", "in"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("cut")
