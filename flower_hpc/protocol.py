@@ -17,18 +17,37 @@ NUM_EXAMPLES = "num-examples"
 SERVER_ROUND = "server-round"
 PROXIMAL_MU = "proximal-mu"
 
+# metrics of a train reply; only the number of examples is needed, the rest helps to choose and to weigh
+TRAIN_LOSS = "train-loss"  # mean over the examples seen
+LOSS_RMS = "train-loss-rms"  # root of the mean squared loss of an example (Oort)
+NUM_STEPS = "num-steps"  # optimizer steps really done
+EFFECTIVE_STEPS = "effective-steps"  # the same, counting what momentum adds (FedNova's norm of a_i)
+TRAIN_S = "train-s"  # seconds that they took
+QUEUE_S = "queue-s"  # seconds in a batch queue before them
+GRADIENT_VARIANCE = "gradient-variance"  # of the batch gradients around their mean, summed over parameters
+
 # in a train message's ConfigRecord
 RUN = "flower-hpc.run"
 VERSION = "flower-hpc.version"
 DEADLINE_S = "flower-hpc.deadline-s"
 REPLY_AS = "flower-hpc.reply-as"
 RECEIVED_AT = "flower-hpc.received-at"  # written on the node, by the budget mod
+LOCAL_STEPS = "flower-hpc.local-steps"  # do exactly so many optimizer steps
+MAX_STEPS = "flower-hpc.max-steps"  # do your epochs, but at most so many steps
+LR_FACTOR = "flower-hpc.lr-factor"  # multiply the learning rate
+WANT_PROFILE = "flower-hpc.want-profile"  # report the node's resources with the reply
+WANT_VARIANCE = "flower-hpc.want-variance"  # report gradient-variance
+CONTROL = "flower-hpc.control"  # SCAFFOLD's control variate, bytes; in the reply's mark: its change
 
 # in a reply
 MARK = "flower-hpc"
 FORM = "form"
 BASE_VERSION = "base-version"
 NAME = "name"
+PROFILE = "flower-hpc.profile"  # a ConfigRecord of the reply: the node's resources
+RECEIVED_WALL = "received-wall"  # seconds since the epoch by the node's clock, in the profile record
+REPLIED_WALL = "replied-wall"
+PROFILE_QUERY = "query.flower_hpc_profile"  # a message type
 UPDATE = "update"
 WEIGHTS = "weights"
 
@@ -39,6 +58,7 @@ NUM_PARTITIONS = "num-partitions"
 
 # in the environment of a SuperLink that a federation started
 STATE_ENV = "FLOWER_HPC_STATE"
+NODE_STATE_ENV = "FLOWER_HPC_NODE_STATE"  # on a SuperNode: its own folder
 DATA_ENV = "FLOWER_HPC_DATA"
 
 
