@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 from numpy.typing import ArrayLike
+from safetensors.numpy import load, save
 
 from .errors import ReplyError
 
@@ -66,6 +67,40 @@ def read_numpy(array: Array) -> NDArray:
         return np.zeros(shape, dtype)
     flat = np.frombuffer(array.data, dtype, count, offset)
     return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def to_bytes(weights: Weights) -> bytes:
+    """Pack arrays into one value of a ConfigRecord, as safetensors."""
+    # order="C": safetensors copies memory as it lies, strides unseen
+    return save({k: np.asarray(x, order="C") for k, x in weights.items()})
+
+
+def from_bytes(data: bytes, like: Weights) -> Weights:
+    """Inverse of :func:`to_bytes`; the arrays are read-only.
+
+    Parameters
+    ----------
+    like : Weights
+        Whose names, shapes and dtypes they must have.
+
+    Raises
+    ------
+    ReplyError
+        Bytes that are no safetensors, other arrays than those of ``like``, or values that are not finite.
+    """
+    try:
+        arrays: Weights = load(data)
+    except Exception as error:  # safetensors' own error, and KeyError for a dtype that NumPy lacks
+        raise ReplyError(f"bytes are no safetensors: {' '.join(str(error).split())}") from error
+    if arrays.keys() != like.keys():
+        raise ReplyError(f"bytes hold other arrays: {', '.join(sorted(arrays.keys() ^ like.keys())[:5])}")
+    for k, x in like.items():
+        got = arrays[k]
+        if (got.shape, got.dtype) != (x.shape, x.dtype):
+            raise ReplyError(f"{k!r} must be {x.dtype} {x.shape}, got {got.dtype} {got.shape}")
+        if is_inexact(got) and not np.isfinite(got).all():
+            raise ReplyError(f"{k!r} must be finite")
+    return {k: arrays[k] for k in like}
 
 
 def num_bytes(record: ArrayRecord) -> int:

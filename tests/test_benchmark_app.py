@@ -14,8 +14,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 
 from flower_hpc import apps, protocol
+from flower_hpc.client import effective_steps
 from flower_hpc.errors import ConfigError
-from flower_hpc.records import to_record, to_weights
+from flower_hpc.records import from_bytes, to_bytes, to_record, to_weights
 from flower_hpc.strategies import configured
 from flower_hpc.tasks import TaskOptions, load
 from flower_hpc.transport import InProcessGrid, InProcessNode
@@ -107,6 +108,58 @@ def test_a_reply_holds_full_weights_and_counts_its_partition():
     assert list(reply.content) == ["arrays", "metrics"]
 
 
+def test_a_reply_tells_what_was_done():
+    metrics = train()[0].content["metrics"]
+    assert metrics["num-steps"] == 44  # 1400 examples in batches of 32
+    assert metrics["effective-steps"] == pytest.approx(effective_steps(44, 0.9))
+    assert metrics["train-loss-rms"] >= metrics["train-loss"]
+    assert metrics["train-s"] > 0
+    told = {"num-examples", "train-loss", "train-loss-rms", "num-steps", "effective-steps", "train-s"}
+    assert set(metrics) == told
+    asked = train(**{protocol.WANT_VARIANCE: True})[0].content["metrics"]
+    assert set(asked) == told | {"gradient-variance"}
+
+
+@pytest.mark.parametrize(
+    ("config", "steps"),
+    [({protocol.LOCAL_STEPS: 3}, 3), ({protocol.MAX_STEPS: 7}, 7), ({protocol.MAX_STEPS: 99}, 44)],
+)
+def test_the_servers_steps_reach_the_nodes(config, steps):
+    assert train(**config)[0].content["metrics"]["num-steps"] == steps
+
+
+def test_a_control_variate_of_zeros_changes_no_weight_and_comes_back_as_the_mean_gradient():
+    plain, sent = train(lr=0.02)
+    zeros = {k: np.zeros_like(x) for k, x in sent.items()}
+    reply, _ = train(lr=0.02, **{protocol.CONTROL: to_bytes(zeros)})
+    trained = to_weights(reply.content["arrays"])
+    change = from_bytes(reply.content[protocol.CONTROL][protocol.CONTROL], sent)
+    scale = 0.02 * reply.content["metrics"]["effective-steps"]
+    for name, x in to_weights(plain.content["arrays"]).items():
+        assert np.array_equal(trained[name], x)
+        np.testing.assert_allclose(change[name], (sent[name] - x) / scale, rtol=1e-5, atol=1e-7)
+
+
+def test_the_app_reports_its_nodes_profile():
+    config = {protocol.WANT_PROFILE: True, protocol.REPLY_AS: protocol.UPDATE, protocol.VERSION: 0}
+    reply, _ = train(node_config={"site": "north"}, **config)
+    assert reply.content[protocol.PROFILE]["label.site"] == "north"
+    assert protocol.mark_of(reply).form == protocol.UPDATE
+
+
+def test_digits_are_trained_without_torch():
+    code = (
+        "import sys, flower_hpc_benchmark.client_app;"
+        "from flower_hpc.tasks import TaskOptions, Training, load;"
+        "task = load(TaskOptions()); model = task.build_model();"
+        "task.train(model, task.load_partition(0, 9), Training(lr=0.1)); print('torch' in sys.modules)"
+    )
+    path = os.pathsep.join([str(APP), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == "False"
+
+
 def test_the_same_round_of_the_same_seed_replies_the_same_weights():
     def arrays(**message_config):
         return {k: a.data for k, a in train(**message_config)[0].content["arrays"].items()}
@@ -125,6 +178,7 @@ def test_the_servers_mu_and_learning_rate_reach_the_nodes():
     free = moved(lr=0.01)
     assert moved(lr=0.01, **{protocol.PROXIMAL_MU: 10.0}) < free / 2
     assert moved(lr=0.001) < free / 2
+    assert moved(lr=0.01, **{protocol.LR_FACTOR: 0.1}) == moved(lr=0.001)
 
 
 def test_a_spent_budget_ends_after_one_batch():

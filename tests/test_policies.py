@@ -12,7 +12,9 @@ from flower_hpc.errors import ConfigError
 from flower_hpc.strategies import Deadline, Discard, FedProx, FirstK, Polynomial, RandomSelection, WaitForAll
 from flower_hpc.strategies.cutoff import Progress
 from flower_hpc.strategies.ledger import FIRST_REST_S, LONGEST_REST_S, Ledger
-from flower_hpc.strategies.mean import StreamingMean, mean_metrics
+from flower_hpc.strategies.loop.collect import Online
+from flower_hpc.strategies.loop.mean import StreamingMean, mean_metrics
+from flower_hpc.strategies.situation import Situation
 
 STARTED = Progress(asked=10, replied=0, waiting=10, elapsed_s=0)
 
@@ -69,7 +71,9 @@ def test_a_count_above_the_nodes_is_refused():
         (Deadline(1) | FirstK(3)).check(2)
 
 
-@pytest.mark.parametrize("policy", [Discard(), Polynomial(), Polynomial(0), Polynomial(2, None)])
+@pytest.mark.parametrize(
+    "policy", [Discard(), Polynomial(), Polynomial(0), Polynomial(2, max_staleness=None)]
+)
 def test_fresh_updates_are_worth_one_and_worth_never_grows(policy):
     worth = [policy.weight(tau) for tau in range(40)]
     assert worth[0] == 1
@@ -89,9 +93,10 @@ def test_selection_refuses(options):
 
 
 def test_selection_is_a_sample_without_repeats():
-    chosen = RandomSelection(0.5).choose(range(10), 10, random.Random(0))
+    nodes, seen = [Online(i, f"n-{i}") for i in range(10)], Situation(online=10, rng=random.Random(0))
+    chosen = RandomSelection(0.5).choose(nodes, seen)
     assert len(set(chosen)) == len(chosen) == 5
-    assert len(RandomSelection(0.5, at_least=8).choose(range(10), 10, random.Random(0))) == 8
+    assert len(RandomSelection(0.5, at_least=8).choose(nodes, seen)) == 8
 
 
 @pytest.mark.parametrize("mu", [-1, float("inf"), "a"])

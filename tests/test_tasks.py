@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from flower_hpc.errors import ConfigError
-from flower_hpc.tasks import TASKS, TaskOptions, load, perceptron, training
+from flower_hpc.tasks import TASKS, TaskOptions, Training, load, perceptron, training
 from flower_hpc.tasks.digits import Digits
 from flower_hpc.tasks.medmnist import first_finding
 from flower_hpc.tasks.models import cnn, resnet18
+from flower_hpc.tasks.sgd import Tally
 from flower_hpc.tasks.shakespeare import CHARACTERS, WINDOW, encode
 from flower_hpc.tasks.torch_task import MANY_OF_MANY, TorchTask
 
@@ -102,7 +103,7 @@ def flat(task, model):
 
 def test_digits_are_learnt_centrally(digits):
     model, examples, test = digits.build_model(), digits.load_partition(0, 1), digits.load_test()
-    digits.train(model, examples, epochs=5, lr=0.05)
+    digits.train(model, examples, Training(epochs=5, lr=0.05))
     metrics = digits.evaluate(model, test)
     assert metrics["accuracy"] > 0.85
     assert metrics["num-examples"] == len(test) == 1797 - len(examples)
@@ -113,12 +114,12 @@ def test_training_is_repeatable_bit_for_bit_and_leaves_torch_as_it_was(digits):
     ran = []
     for _ in range(2):
         model = digits.build_model()
-        ran.append((digits.train(model, examples, lr=0.1, seed=7), flat(digits, model)))
+        ran.append((digits.train(model, examples, Training(lr=0.1, seed=7)), flat(digits, model)))
         torch.rand(1)
         torch.random.set_rng_state(state)
     assert ran[0][0] == ran[1][0]
     assert np.array_equal(ran[0][1], ran[1][1])
-    digits.train(digits.build_model(), examples, lr=0.1, seed=8)
+    digits.train(digits.build_model(), examples, Training(lr=0.1, seed=8))
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -126,12 +127,12 @@ def test_a_step_is_that_of_torchs_sgd():
     digits = TorchDigits(TaskOptions())
     ours, theirs = digits.build_model(), digits.build_model()
     examples = digits.load_partition(0, 20).select(np.arange(16))
-    digits.train(ours, examples, epochs=3, batch_size=16, lr=0.1)
+    digits.train(ours, examples, Training(epochs=3, batch_size=16, lr=0.1))
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=training.MOMENTUM)
     inputs, targets = (torch.from_numpy(x) for x in examples[list(range(16))])
     for _ in range(3):
         optimizer.zero_grad()
-        digits.objective.loss(theirs(inputs), targets).backward()
+        digits.objective.loss(theirs(inputs), targets).mean().backward()
         optimizer.step()
     np.testing.assert_allclose(flat(digits, ours), flat(digits, theirs), rtol=1e-5, atol=1e-6)
 
@@ -139,19 +140,21 @@ def test_a_step_is_that_of_torchs_sgd():
 def test_the_perceptrons_gradient_is_autograds():
     task = Digits(TaskOptions())
     model, (x, y) = task.build_model(), task.load_partition(0, 4)[list(range(20))]
-    loss, grad = perceptron.gradient(model, x.reshape(20, -1), y)
+    losses, grad = perceptron.gradient(model, x.reshape(20, -1), y)
     w = {k: torch.tensor(v, requires_grad=True) for k, v in model.items()}
     hidden = (torch.tensor(x.reshape(20, -1)) @ w["hidden.weight"] + w["hidden.bias"]).relu()
     expected = nn.functional.cross_entropy(hidden @ w["out.weight"] + w["out.bias"], torch.tensor(y))
     expected.backward()
-    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert losses.mean() == pytest.approx(expected.item(), rel=1e-5)
     for name, tensor in w.items():
         np.testing.assert_allclose(grad[name], tensor.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_spent_budget_ends_training_after_one_batch(digits):
     examples = digits.load_partition(0, 1)
-    metrics = digits.train(digits.build_model(), examples, lr=0.1, batch_size=10, spent=lambda: True)
+    metrics = digits.train(
+        digits.build_model(), examples, Training(lr=0.1, batch_size=10), spent=lambda: True
+    )
     assert metrics["examples-seen"] == 10
 
 
@@ -160,7 +163,7 @@ def test_the_proximal_term_holds_the_model_back(digits):
 
     def moved(mu):
         model = digits.build_model()
-        digits.train(model, digits.load_partition(0, 4), lr=0.01, proximal_mu=mu)
+        digits.train(model, digits.load_partition(0, 4), Training(lr=0.01, proximal_mu=mu))
         return np.linalg.norm(flat(digits, model) - start)
 
     assert moved(10.0) < 0.5 * moved(0.0)
@@ -193,6 +196,82 @@ def test_findings_count_one_by_one():
     np.testing.assert_array_equal(first_finding(np.array([[0, 1, 1], [0, 0, 0]])), [1, 3])
 
 
+def recorded(digits, training, **options):
+    """Train the first 50 examples; the metrics and the weights."""
+    model, examples = digits.build_model(), digits.load_partition(0, 20).select(np.arange(50))
+    metrics = digits.train(model, examples, training, **options)
+    return metrics, flat(digits, model)
+
+
+def test_steps_count_what_epochs_count_and_repeat_or_stop_as_needed(digits):
+    metrics, by_epochs = recorded(digits, Training(lr=0.1, epochs=2))
+    assert (metrics["num-steps"], metrics["examples-seen"]) == (4, 100)
+    again, by_steps = recorded(digits, Training(lr=0.1, steps=4))
+    assert again == metrics
+    assert np.array_equal(by_steps, by_epochs)
+    assert recorded(digits, Training(lr=0.1, steps=5))[0]["examples-seen"] == 132
+    assert recorded(digits, Training(lr=0.1, epochs=9, steps=1))[0]["examples-seen"] == 32
+
+
+def test_a_correction_is_added_to_the_gradient(digits):
+    shape_of = {k: x.shape for k, x in digits.weights(digits.build_model()).items()}
+    _, free = recorded(digits, Training(lr=0.1, steps=1))
+    correction = {k: np.full(shape, 0.5, np.float32) for k, shape in shape_of.items()}
+    _, held = recorded(digits, Training(lr=0.1, steps=1, correction=correction))
+    np.testing.assert_allclose(held - free, -0.05, rtol=1e-3, atol=1e-6)
+    zero = {k: np.zeros(shape, np.float32) for k, shape in shape_of.items()}
+    assert np.array_equal(recorded(digits, Training(lr=0.1, steps=1, correction=zero))[1], free)
+
+
+def test_the_variance_is_that_of_the_batch_gradients_alone(digits):
+    def variance(**options):
+        model, examples = digits.build_model(), digits.load_partition(0, 20).select(np.arange(32))
+        training = Training(variance=True, proximal_mu=5.0, **options)
+        return digits.train(model, examples, training)["gradient-variance"]
+
+    assert variance(lr=0.1, batch_size=16, steps=1) == 0
+    # a step too small to move the model: the same full-batch gradient again and again
+    assert variance(lr=1e-12, batch_size=32, steps=3) == pytest.approx(0, abs=1e-6)
+    assert variance(lr=1e-12, batch_size=16, steps=2) > 0.001
+    assert "gradient-variance" not in recorded(digits, Training(lr=0.1))[0]
+
+
+@pytest.mark.parametrize("array", [np.array, torch.tensor])
+def test_the_variance_is_the_mean_squared_distance_from_the_mean_gradient(array):
+    tally = Tally(variance=True)
+    for gradient in ([1.0, 3.0], [3.0, 1.0]):
+        tally.add(array([3.0, 4.0]), {"w": array(gradient)})
+    metrics = tally.metrics()
+    assert metrics["gradient-variance"] == pytest.approx(2)
+    assert metrics["train-loss"] == pytest.approx(3.5)
+    assert metrics["train-loss-rms"] == pytest.approx(12.5**0.5)
+
+
+def test_the_root_mean_square_of_losses_is_at_least_their_mean(digits):
+    metrics, _ = recorded(digits, Training(lr=1e-12, batch_size=50))
+    model, examples = digits.build_model(), digits.load_partition(0, 20).select(np.arange(50))
+    losses = [digits.evaluate(model, examples.select(np.array([i])))["loss"] for i in range(50)]
+    assert metrics["train-loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert metrics["train-loss-rms"] == pytest.approx(np.sqrt(np.mean(np.square(losses))), rel=1e-4)
+    assert metrics["train-loss-rms"] >= metrics["train-loss"]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"lr": 0.0}, "lr must be > 0 and finite, got 0.0"),
+        ({"lr": float("nan")}, "lr must be > 0"),
+        ({"lr": 1.0, "steps": 0}, "steps must be at least 1, got 0"),
+        ({"lr": 1.0, "epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"lr": 1.0, "batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"lr": 1.0, "proximal_mu": -1.0}, "proximal_mu must be >= 0, got -1.0"),
+    ],
+)
+def test_a_training_that_cannot_work_is_refused(values, line):
+    with pytest.raises(ConfigError, match=line):
+        Training(**values)
+
+
 @needs_data
 @pytest.mark.parametrize(
     ("task", "model", "shape"),
@@ -209,7 +288,7 @@ def test_images_load_and_train(task, model, shape):
     assert inputs.shape == (2, *shape)
     assert abs(float(inputs.mean())) < 2
     net = loaded.build_model()
-    loaded.train(net, examples.select(np.arange(16)), lr=0.01)
+    loaded.train(net, examples.select(np.arange(16)), Training(lr=0.01))
     assert 0 <= loaded.evaluate(net, test)["accuracy"] <= 1
     assert len(test) == 50
 

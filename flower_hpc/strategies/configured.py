@@ -19,6 +19,7 @@ from .hybrid import HybridStrategy
 from .spec import check
 
 KEY = "strategy"
+FACTS = "facts.jsonl"
 SUBMITTING_WAIT_S = 30.0
 
 
@@ -49,7 +50,13 @@ def configured(context: Context) -> Strategy:
     strategy = check(spec, request.get("nodes"))
     if isinstance(strategy, HybridStrategy):
         run_dir = request.get("run_dir")
-        strategy.record_as(str(request.get("run", "")), Path(run_dir) if run_dir else None)
+        state = os.environ.get(STATE_ENV)
+        strategy.record_as(
+            str(request.get("run", "")),
+            Path(run_dir) if run_dir else None,
+            resume=bool(request.get("resume", False)),
+            facts=Path(state) / FACTS if state else None,
+        )
         # a federation of one node is not to wait for a second
         fewest = min(strategy.settings.min_nodes, request.get("nodes") or strategy.settings.min_nodes)
         strategy.settings = replace(strategy.settings, min_nodes=fewest)

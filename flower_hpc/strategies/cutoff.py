@@ -6,19 +6,47 @@ round also ends when nobody is left to wait for.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import ConfigError
+from .checks import flag, is_number
+from .situation import Situation
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a cutoff sees of the round: counts of nodes, and the seconds since their messages left."""
+    """What a cutoff sees of the round.
+
+    Parameters
+    ----------
+    asked : int
+        Nodes whose replies count.
+    replied : int
+        Fresh replies: to messages of this round.
+    waiting : int
+        Messages of this round that may still be answered.
+    elapsed_s : float
+        Seconds since the round's messages left.
+    joined : int
+        Updates that the next model has so far, late ones among them.
+    in_flight : int
+        Train messages of any round that may still be answered.
+    now : float
+        Seconds since the clock's epoch.
+    memory : mapping
+        What policies keep.
+    """
 
     asked: int
     replied: int
     waiting: int
     elapsed_s: float
+    joined: int = 0
+    in_flight: int = 0
+    now: float = 0.0
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Cutoff(ABC):
@@ -35,6 +63,15 @@ class Cutoff(ABC):
     def check(self, num_nodes: int) -> None:
         """Refuse what cannot work with ``num_nodes`` nodes (ConfigError); default: anything works."""
         return
+
+    @property
+    def counts_late(self) -> bool:
+        """Whether late updates can end a round, so that it goes on while any is under way; default no."""
+        return False
+
+    def plan(self, predicted_s: Sequence[float | None], seen: Situation) -> "Cutoff":
+        """The rule for one round, from the predicted seconds of its nodes; default: itself."""
+        return self
 
     def __or__(self, other: "Cutoff") -> "AnyOf":
         """Whichever ends the round first."""
@@ -61,6 +98,15 @@ class AnyOf(Cutoff):
         self.first.check(num_nodes)
         self.second.check(num_nodes)
 
+    @property
+    def counts_late(self) -> bool:
+        """Either does."""
+        return self.first.counts_late or self.second.counts_late
+
+    def plan(self, predicted_s: Sequence[float | None], seen: Situation) -> Cutoff:
+        """Either of what the two plan."""
+        return AnyOf(self.first.plan(predicted_s, seen), self.second.plan(predicted_s, seen))
+
 
 @dataclass(frozen=True)
 class WaitForAll(Cutoff):
@@ -84,7 +130,7 @@ class Deadline(Cutoff):
     seconds: float
 
     def __post_init__(self) -> None:
-        if not _is_number(self.seconds) or not 0 < self.seconds < math.inf:
+        if not is_number(self.seconds) or not 0 < self.seconds < math.inf:
             raise ConfigError(f"deadline must be a number of seconds > 0, got {self.seconds!r}")
 
     def reason(self, progress: Progress) -> str | None:
@@ -104,17 +150,28 @@ class FirstK(Cutoff):
     ----------
     k : int or float
         A whole number >= 1 is a count of replies; a float in (0, 1] is a fraction of the nodes asked,
-        rounded up. With fewer nodes idle than ``k`` the round waits for those that there are. Late replies
-        to earlier rounds do not count.
+        rounded up. With fewer nodes idle than ``k`` the round waits for those that there are.
+    late : bool
+        Count late replies to earlier rounds too, as FedBuff's buffer does; ``k`` is then a whole number.
+        Default False.
     """
 
     k: int | float
+    late: bool = False
 
     def __post_init__(self) -> None:
         count = isinstance(self.k, int) and not isinstance(self.k, bool) and self.k >= 1
         fraction = isinstance(self.k, float) and 0 < self.k <= 1
         if not count and not fraction:
             raise ConfigError(f"k must be a whole number >= 1 or a fraction in (0, 1], got {self.k!r}")
+        flag("late", self.late)
+        if self.late and not count:
+            raise ConfigError(f"k must be a whole number where late replies count, got {self.k!r}")
+
+    @property
+    def counts_late(self) -> bool:
+        """As ``late`` says."""
+        return self.late
 
     def needed(self, asked: int) -> int:
         """How many of ``asked`` replies end the round."""
@@ -124,14 +181,12 @@ class FirstK(Cutoff):
 
     def reason(self, progress: Progress) -> str | None:
         """Are they here?"""
+        if self.late:
+            return f"{progress.joined} updates" if progress.joined >= self.k else None
         needed = self.needed(progress.asked)
         return f"first {needed} of {progress.asked}" if progress.replied >= needed else None
 
     def check(self, num_nodes: int) -> None:
-        """A count above the number of nodes would never be reached."""
-        if isinstance(self.k, int) and self.k > num_nodes:
+        """A count above the number of nodes would never be reached; a buffer may hold a node twice."""
+        if isinstance(self.k, int) and not self.late and self.k > num_nodes:
             raise ConfigError(f"k must be at most the number of nodes, {num_nodes}, got {self.k}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,10 +1,10 @@
 """The round loop: select, assign work, dispatch, collect until cut off, average, evaluate, record.
 
 Synchronous, partial and semi-asynchronous training are this one loop with other policies; see DESIGN.md's
-table, and ``fedavg.py``, ``fedprox.py`` for the presets.
+table, and ``fedbuff.py``, ``fedqueue.py`` and so on for the presets.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -13,16 +13,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from ..errors import FlowerHpcError, RunError
+from ..errors import ConfigError, FlowerHpcError, RunError
 from ..protocol import ARRAYS, CONFIG, SERVER_ROUND
 from ..records import to_record, to_weights
-from .mean import StreamingMean, mean_metrics
+from .loop.evaluation import EvaluateFn
+from .loop.mean import StreamingMean, mean_metrics
 from .options import HybridOptions, Settings
-from .outcomes import LOG
-from .replies import read_reply
-from .run import Run
-
-EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+from .loop.outcomes import LOG
+from .loop.replies import read_reply
+from .loop.run import Run
 
 
 class HybridStrategy(Strategy):
@@ -35,16 +34,37 @@ class HybridStrategy(Strategy):
     ----------
     cutoff : Cutoff
         When a round ends: ``WaitForAll()`` (default), ``Deadline(seconds)``, ``FirstK(k or fraction)``,
-        joined with ``|``. Nodes that have not answered stay in flight: not asked again before they have.
+        ``AdaptiveDeadline(quantile)``, ``AdaptiveK()``, joined with ``|``. Nodes that have not answered stay in flight:
+        not asked again before they have.
     staleness : Staleness
-        What their update is worth when it comes: ``Polynomial(0.5)`` (default), or ``Discard()``. It is an
-        update against the model that they started from, and counts ``weight x worth``.
+        What their update is worth when it comes: ``Polynomial(0.5)`` (default), ``Discard()``, ``Constant()``,
+        ``Hinge()``, ``Harmonic()``, ``Exponential()``. It is an update against the model that they started from,
+        and counts ``weight x worth``.
     selection : Selection
-        Which idle nodes a round asks; default ``RandomSelection()``, all of them.
+        Which idle nodes a round asks; default ``RandomSelection()``, all of them; or ``ResourceAware()``, ``Oort()``.
     work : Work
-        What to write into each node's config; default ``FixedWork()``, nothing.
+        How much each does; default ``FixedWork()``, what the app says; or ``FitDeadline()``, ``Compass()``,
+        ``QueueAware()``.
     weighting : Weighting
-        What an update counts; default ``ByExamples()``.
+        What an update counts; default ``ByExamples()``; or ``ByLoss()``, ``ByGradientVariance()``.
+    inclusion : str, optional
+        ``"inverse"`` divides each weight by how much of an update its node yields on average when asked (with
+        ``Discard`` the probability of being on time; at least 0.05), so that slow sites are not trained away
+        (Horvitz & Thompson 1952). Default None.
+    refill : bool
+        Whether a node that answers while a round goes on is given the current model at once; default False.
+    concurrency : int, optional
+        With ``refill``: how many nodes train at a time; default as many as the selection asks.
+    server_lr : float
+        How far to go towards the mean, > 0; default 1.
+    damped : bool
+        Whether stale updates move the model less, rather than count less beside fresh ones; default False.
+    mix : str
+        ``"updates"`` (default), or ``"models"``: a stale reply counts as the model that it is, FedAsync's equation.
+    normalise_steps : bool
+        FedNova's normalisation by the steps done; default False.
+    control : bool
+        SCAFFOLD's control variates; default False.
     inner : Strategy, optional
         Any Flower strategy, unchanged (FedAdam, Krum, a DP wrapper): it configures the nodes that the round
         selected and joins the replies, as full weights. Memory is then nodes x model. A DP wrapper takes no
@@ -65,11 +85,21 @@ class HybridStrategy(Strategy):
     lost_after_s : float, optional
         Time to live of a message: a node that has not answered by then is suspect, rests, and is asked once
         more. Default max(3600 s, 10 x the slowest node's usual time).
+    profile_every : int
+        Rounds after which nodes measure their resources anew, where their app can (``ProfiledApp``); default 20, 0: never.
     seed : int, optional
         Of the selection; default random.
+    checkpoint_every : int
+        Rounds between checkpoints in ``run_dir``; default 1, 0: none.
+    keep_checkpoints : int
+        How many are kept, >= 2; default 3.
+    resume : bool
+        Whether to go on from the newest whole checkpoint in ``run_dir``; default False.
     run_name, run_dir : str, Path, optional
-        The run's own name, and the folder for ``events.jsonl``, ``result.json`` and ``model.safetensors``;
-        default none. ``flower-hpc run`` sets both.
+        The run's own name, and the folder for ``events.jsonl``, ``result.json``, ``model.safetensors`` and the
+        checkpoints; default none. ``flower-hpc run`` sets both.
+    facts : Path, optional
+        ``facts.jsonl``, where launchers write what schedulers know of the nodes; default none.
 
     Raises
     ------
@@ -81,9 +111,13 @@ class HybridStrategy(Strategy):
         self.settings = Settings(**options)
         self._sent = ArrayRecord()
 
-    def record_as(self, run_name: str, run_dir: Path | None) -> None:
-        """Set the run's name and folder after construction."""
-        self.settings = replace(self.settings, run_name=run_name, run_dir=run_dir)
+    def record_as(
+        self, run_name: str, run_dir: Path | None, *, resume: bool = False, facts: Path | None = None
+    ) -> None:
+        """Set the run's name and folder, whether it goes on, and where schedulers' facts are."""
+        self.settings = replace(
+            self.settings, run_name=run_name, run_dir=run_dir, resume=resume, facts=facts
+        )
 
     def start(
         self,
@@ -122,18 +156,19 @@ class HybridStrategy(Strategy):
         RunError
             ``max_failed_rounds`` rounds in a row were skipped.
         """
-        run = Run(self.settings, self, grid, initial_arrays, timeout)
+        run = Run(self.settings, self, grid, initial_arrays, timeout, train_config, evaluate_config)
         self.summary()
         with run:
-            run.evaluate_centrally(0, evaluate_fn)
-            for number in range(1, num_rounds + 1):
-                run.begin(number, num_rounds)
-                if nodes := run.select():
-                    messages = run.configure(nodes, train_config or ConfigRecord())
-                    run.collect(run.dispatch(nodes, messages, MessageType.TRAIN))
-                    run.aggregate()
-                run.evaluate_on_nodes(evaluate_config or ConfigRecord())
-                run.evaluate_centrally(number, evaluate_fn)
+            if not run.resumed:
+                run.evaluate_centrally(evaluate_fn)
+            for number in run.rounds(num_rounds):
+                if run.begin(number, num_rounds):
+                    nodes = run.select()
+                    if nodes is not None:
+                        run.collect(run.dispatch(nodes, run.configure(nodes)))
+                        run.aggregate()
+                run.evaluate_on_nodes()
+                run.evaluate_centrally(evaluate_fn)
                 run.end()
         return run.result
 
@@ -183,7 +218,7 @@ class HybridStrategy(Strategy):
         for message in replies:
             for metrics in message.content.metric_records.values():
                 try:
-                    seen.append((metrics, weighting.weight(metrics)))
+                    seen.append((metrics, weighting.examples(metrics)))
                 except FlowerHpcError as error:
                     LOG.warning("left out an evaluation: %s", error)
         return mean_metrics(seen, weighting.key)
@@ -191,13 +226,20 @@ class HybridStrategy(Strategy):
     def summary(self) -> None:
         """Log the policies."""
         settings = self.settings
-        for name in ("selection", "work", "cutoff", "worth", "weighting"):
+        for name in ("selection", "work", "cutoff", "worth", "weighting", "inclusion"):
             LOG.info("\t├── %s: %s", name, getattr(settings, name))
         inner = "streaming mean" if settings.inner is None else type(settings.inner).__name__
         LOG.info("\t└── joined by: %s", inner)
         if settings.inner is not None:
             LOG.info("\t    (holds every reply of a round: memory is nodes x model)")
             settings.inner.summary()
+
+
+def refuse_own(preset: str, options: HybridOptions, *own: str) -> None:
+    """ConfigError where options name what a preset sets itself."""
+    for name in own:
+        if name in options:
+            raise ConfigError(f"{preset} sets {name} itself; use HybridStrategy({name}=...) to combine")
 
 
 def _messages(

@@ -1,6 +1,5 @@
 """The settings of the loop, checked once, and the keyword arguments that its presets pass through."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
@@ -8,12 +7,17 @@ from typing import TypedDict
 from flwr.serverapp.strategy import Strategy
 
 from ..errors import ConfigError
+from .checks import flag, number, positive, whole
 from .cutoff import Cutoff, WaitForAll
 from .inner import check_inner, sampled_clients
 from .selection import RandomSelection, Selection
 from .staleness import Discard, Polynomial, Staleness
 from .weighting import ByExamples, Weighting
 from .work import FixedWork, Work
+
+LEAST_INCLUSION = 0.05  # a node heard once in twenty rounds counts twenty times, and none counts more
+INCLUSIONS = (None, "inverse")
+MIXES = ("updates", "models")
 
 
 class HybridOptions(TypedDict, total=False):
@@ -24,7 +28,15 @@ class HybridOptions(TypedDict, total=False):
     cutoff: Cutoff
     staleness: Staleness
     weighting: Weighting
+    inclusion: str | None
     inner: Strategy | None
+    refill: bool
+    concurrency: int | None
+    server_lr: float
+    damped: bool
+    mix: str
+    normalise_steps: bool
+    control: bool
     fraction_evaluate: float
     min_nodes: int
     node_wait_s: float
@@ -32,9 +44,22 @@ class HybridOptions(TypedDict, total=False):
     grace_s: float
     max_failed_rounds: int
     lost_after_s: float | None
+    profile_every: int
     seed: int | None
+    checkpoint_every: int
+    keep_checkpoints: int
+    resume: bool
     run_name: str
     run_dir: Path | None
+    facts: Path | None
+
+
+def merged(*layers: HybridOptions) -> HybridOptions:
+    """Keywords of several sources; later ones win."""
+    found: HybridOptions = {}
+    for layer in layers:
+        found.update(layer)
+    return found
 
 
 @dataclass(frozen=True)
@@ -46,7 +71,15 @@ class Settings:
     cutoff: Cutoff = field(default_factory=WaitForAll)
     staleness: Staleness | None = None
     weighting: Weighting = field(default_factory=ByExamples)
+    inclusion: str | None = None
     inner: Strategy | None = None
+    refill: bool = False
+    concurrency: int | None = None
+    server_lr: float = 1.0
+    damped: bool = False
+    mix: str = "updates"
+    normalise_steps: bool = False
+    control: bool = False
     fraction_evaluate: float = 1.0
     min_nodes: int = 2
     node_wait_s: float = 300.0
@@ -54,32 +87,65 @@ class Settings:
     grace_s: float = 10.0
     max_failed_rounds: int = 3
     lost_after_s: float | None = None
+    profile_every: int = 20
     seed: int | None = None
+    checkpoint_every: int = 1
+    keep_checkpoints: int = 3
+    resume: bool = False
     run_name: str = ""
     run_dir: Path | None = None
+    facts: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_nodes", "min_replies", "max_failed_rounds"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}")
+            whole(name, getattr(self, name))
+        for name in ("profile_every", "checkpoint_every"):
+            whole(name, getattr(self, name), least=0)
+        whole("keep_checkpoints", self.keep_checkpoints, least=2)
+        if self.concurrency is not None:
+            whole("concurrency", self.concurrency)
+        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
+            raise ConfigError(f"seed must be a whole number, got {self.seed!r}")
+        for name in ("refill", "damped", "normalise_steps", "control", "resume"):
+            flag(name, getattr(self, name))
         for name in ("node_wait_s", "grace_s"):
+            number(name, getattr(self, name), least=0)
+        if self.lost_after_s is not None:
+            positive("lost_after_s", self.lost_after_s)
+        positive("server_lr", self.server_lr)
+        number("fraction_evaluate", self.fraction_evaluate, least=0, most=1)
+        self._check_policies()
+        self._check_pairs()
+
+    def _check_policies(self) -> None:
+        kinds = {"selection": Selection, "work": Work, "cutoff": Cutoff, "weighting": Weighting}
+        for name, kind in (*kinds.items(), ("staleness", Staleness)):
             value = getattr(self, name)
-            if not (_is_number(value) and 0 <= value < math.inf):
-                raise ConfigError(f"{name} must be a number of seconds >= 0, got {value!r}")
-        lost = self.lost_after_s
-        if lost is not None and not (_is_number(lost) and 0 < lost < math.inf):
-            raise ConfigError(f"lost_after_s must be a number of seconds > 0 or None, got {lost!r}")
-        if not (_is_number(self.fraction_evaluate) and 0 <= self.fraction_evaluate <= 1):
-            raise ConfigError(f"fraction_evaluate must be in [0, 1], got {self.fraction_evaluate!r}")
-        for name, method in (("cutoff", "reason"), ("staleness", "weight"), ("selection", "choose")):
-            value = getattr(self, name)
-            if value is not None and not hasattr(value, method):
+            if not isinstance(value, kind) and not (name == "staleness" and value is None):
                 raise ConfigError(f"{name} must be a {name} policy, got {value!r}")
-        if self.inner is not None:
-            if not isinstance(self.inner, Strategy) or hasattr(self.inner, "settings"):
-                raise ConfigError(f"inner must be a Flower strategy, got {self.inner!r}")
-            check_inner(self.inner, self.worth.weight(1) == 0)
+        if self.inclusion not in INCLUSIONS:
+            raise ConfigError(f"inclusion must be 'inverse' or None, got {self.inclusion!r}")
+        if self.mix not in MIXES:
+            raise ConfigError(f"mix must be one of {', '.join(MIXES)}, got {self.mix!r}")
+
+    def _check_pairs(self) -> None:
+        if self.refill and isinstance(self.cutoff, WaitForAll):
+            raise ConfigError("refill=True keeps every node busy: cutoff must not be WaitForAll()")
+        if self.inner is None:
+            return
+        if not isinstance(self.inner, Strategy) or hasattr(self.inner, "settings"):
+            raise ConfigError(f"inner must be a Flower strategy, got {self.inner!r}")
+        check_inner(self.inner, self.worth.weight(1) == 0)
+        ours = {"server_lr": 1.0, "damped": False, "mix": "updates", "normalise_steps": False}
+        for name, default in {**ours, "control": False, "inclusion": None}.items():
+            if getattr(self, name) != default:
+                words = f"{name} must be left out with inner="
+                raise ConfigError(f"{words}: {type(self.inner).__name__} joins updates its own way")
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a round may begin although nobody is idle, since others are still under way."""
+        return self.refill or self.cutoff.counts_late
 
     @property
     def worth(self) -> Staleness:
@@ -89,7 +155,3 @@ class Settings:
         if self.inner is not None and sampled_clients(self.inner) is not None:
             return Discard()
         return Polynomial()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,43 +5,20 @@ evaluated. A cutoff alone means ``hybrid(cutoff=...)``. Names under ``flower.`` 
 """
 
 import ast
-from collections.abc import Callable
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from ..errors import ConfigError, FlowerHpcError
-from .cutoff import Cutoff, Deadline, FirstK, WaitForAll
-from .fedavg import FedAvg
-from .fedprox import FedProx
+from .cutoff import Cutoff
 from .hybrid import HybridStrategy
 from .inner import minimum_nodes
 from .options import Settings
-from .selection import RandomSelection
-from .staleness import Discard, Polynomial
-from .weighting import ByExamples
+from .registry import FLOWER, NAMES, STRATEGIES
 
-STRATEGIES: dict[str, Callable[..., Any]] = {
-    "hybrid": HybridStrategy,
-    "fedavg": FedAvg,
-    "fedprox": FedProx,
-}
-POLICIES: dict[str, Callable[..., Any]] = {
-    "wait_for_all": WaitForAll,
-    "deadline": Deadline,
-    "first_k": FirstK,
-    "discard": Discard,
-    "polynomial": Polynomial,
-    "random_selection": RandomSelection,
-    "by_examples": ByExamples,
-}
-NAMES = STRATEGIES | POLICIES
-FLOWER: dict[str, Callable[..., Any]] = {
-    name: value
-    for name in flower.__all__
-    if isinstance(value := getattr(flower, name), type) and issubclass(value, flower.FedAvg)
-}
+KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def parse(spec: str) -> Strategy:
@@ -85,6 +62,86 @@ def check(spec: str, num_nodes: int | None = None) -> Strategy:
         if fewest > num_nodes:
             raise ConfigError(f"strategy needs at least {fewest} nodes, the federation has {num_nodes}")
     return strategy
+
+
+def compose(spec: str, settings: Sequence[str]) -> str:
+    """A spec with ``key=value`` settings added to its outermost call: what ``--set`` does.
+
+    Parameters
+    ----------
+    spec : str
+        A name, a call, or a cutoff alone; empty means ``hybrid``.
+    settings : sequence of str
+        Such as ``k=10`` or ``staleness=hinge(a=5)``; a bare word that is no name is a text. Each replaces
+        what the spec says for its key.
+
+    Raises
+    ------
+    ConfigError
+        Not ``key=value``, or a value that cannot be read.
+    """
+    if not settings:
+        return spec
+    try:
+        tree = ast.parse(spec.strip() or "hybrid", mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"strategy {spec!r}: cannot be read") from error
+    if isinstance(tree, ast.BinOp) or _name_of(tree) in NAMES.keys() - STRATEGIES.keys():
+        tree = ast.Call(ast.Name("hybrid"), [], [ast.keyword("cutoff", tree)])
+    if not isinstance(tree, ast.Call):
+        tree = ast.Call(tree, [], [])
+    for setting in settings:
+        key, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals or not KEY.fullmatch(key) or not text:
+            raise ConfigError(f"--set must be key=value, got {setting!r}")
+        tree.keywords = [k for k in tree.keywords if k.arg != key] + [ast.keyword(key, _value(text))]
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def from_mapping(block: object) -> str:
+    """The spec of a ``strategy:`` block: a text, or a mapping with ``name`` and settings.
+
+    Raises
+    ------
+    ConfigError
+        Neither, or a value that is neither a plain value nor such a block again.
+    """
+    if isinstance(block, str):
+        return block
+    if not isinstance(block, Mapping) or not isinstance(block.get("name"), str):
+        raise ConfigError(f"strategy must be a text or a mapping with a name, got {block!r}")
+    return compose(
+        block["name"], [f"{key}={_spec_of(value)}" for key, value in block.items() if key != "name"]
+    )
+
+
+def _spec_of(value: object) -> str:
+    if isinstance(value, Mapping):
+        return from_mapping(value)
+    if isinstance(value, str):
+        return value if value.strip() else repr(value)
+    if value is None or isinstance(value, bool | int | float | list):
+        return repr(value)
+    raise ConfigError(f"strategy: values must be numbers, texts or blocks, got {value!r}")
+
+
+def _value(text: str) -> ast.expr:
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError):
+        return ast.Constant(text)
+    name = _name_of(tree)
+    plain = {"true": True, "false": False, "none": None, "null": None}
+    if isinstance(tree, ast.Name) and text.lower() in plain:
+        return ast.Constant(plain[text.lower()])
+    known = name in NAMES or name.startswith("flower.")
+    # criteria such as `site == "hpc"`, and words, are texts
+    return tree if known or isinstance(tree, ast.Constant | ast.BinOp | ast.UnaryOp) else ast.Constant(text)
+
+
+def _name_of(tree: ast.expr) -> str:
+    found = tree.func if isinstance(tree, ast.Call) else tree
+    return ast.unparse(found) if isinstance(found, ast.Name | ast.Attribute) else ""
 
 
 def _build(node: ast.expr, spec: str) -> Any:

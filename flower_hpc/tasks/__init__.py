@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .options import TASKS, TaskOptions
+from .sgd import Training
 
 if TYPE_CHECKING:
     from .base import Task
 
-__all__ = ["TASKS", "TaskOptions", "load", "seed_of"]
+__all__ = ["TASKS", "TaskOptions", "Training", "load", "seed_of"]
 
 _loaded: dict[TaskOptions, "Task[Any]"] = {}
 

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..records import NDArray, Weights
 from .options import TaskOptions
 from .partition import partition
+from .sgd import Training
 
 Model = TypeVar("Model")
 
@@ -77,35 +78,27 @@ class Task(ABC, Generic[Model]):
         self,
         model: Model,
         examples: Examples,
-        *,
-        epochs: int = 1,
-        batch_size: int = 32,
-        lr: float,
-        seed: int = 0,
-        proximal_mu: float = 0.0,
+        training: Training,
         spent: Callable[[], bool] | None = None,
     ) -> dict[str, float]:
-        """Train in place, by SGD with momentum 0.9.
+        """Train in place.
 
         Parameters
         ----------
         model, examples
-            Whose order is drawn anew each epoch; the last batch may be smaller.
-        epochs, batch_size : int
-            Passes over the data; examples a step.
-        lr : float
-            Learning rate.
-        seed : int
-            Of the order and of dropout. On the CPU equal seeds give equal weights.
-        proximal_mu : float
-            Strength of FedProx's term against the weights that ``model`` comes with; default 0.
+            Whose order is drawn anew each epoch.
+        training : Training
+            How.
         spent : callable, optional
             Asked after each batch; True ends the training there. One batch is always done.
 
         Returns
         -------
         dict
-            ``train-loss`` (mean over the examples seen, without the term) and ``examples-seen``.
+            ``train-loss`` (mean over the examples seen), ``train-loss-rms`` (root of the mean of its square),
+            both from the loss of each example when its batch is used and without FedProx's term;
+            ``num-steps`` and ``examples-seen``, as done; where asked for ``gradient-variance``, the mean of
+            ``||g||^2`` over the batches less the squared norm of the mean ``g``, without term and correction.
 
         Raises
         ------

@@ -1,14 +1,15 @@
 """A perceptron with one hidden layer, in NumPy: importing torch takes seconds, of every message."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..records import NDArray, Weights
 from .base import Examples, Task
+from .sgd import MOMENTUM, Tally, Training
 
-MOMENTUM = 0.9
 HIDDEN = 256
 
 
@@ -45,32 +46,28 @@ class PerceptronTask(Task[Weights]):
         self,
         model: Weights,
         examples: Examples,
-        *,
-        epochs: int = 1,
-        batch_size: int = 32,
-        lr: float,
-        seed: int = 0,
-        proximal_mu: float = 0.0,
+        training: Training,
         spent: Callable[[], bool] | None = None,
     ) -> dict[str, float]:
         """By SGD with momentum 0.9; equal arguments give equal weights."""
-        if len(examples) == 0:
-            raise ConfigError("a node needs at least one training example, got 0")
-        anchor = self.weights(model)
+        steps = training.steps_of(len(examples))
+        anchor, mu = self.weights(model), training.proximal_mu
         velocity = {k: np.zeros_like(x) for k, x in model.items()}
-        total, seen = 0.0, 0
-        for index in _batches(len(examples), epochs, batch_size, seed):
+        tally = Tally(training.variance)
+        for index in islice(_batches(len(examples), training.batch_size, training.seed), steps):
             x, y = examples[index]
-            loss, grad = gradient(model, x.reshape(len(x), -1), y)
+            losses, grad = gradient(model, x.reshape(len(x), -1), y)
+            tally.add(losses, grad)
             for k in model:
                 # the gradient of FedProx's (mu / 2) ||w - w_t||^2
-                step = grad[k] + proximal_mu * (model[k] - anchor[k]) if proximal_mu else grad[k]
+                step = grad[k] + mu * (model[k] - anchor[k]) if mu else grad[k]
+                if training.correction is not None:
+                    step = step + training.correction[k]
                 velocity[k] = MOMENTUM * velocity[k] + step
-                model[k] = model[k] - np.float32(lr) * velocity[k]
-            total, seen = total + loss * len(x), seen + len(x)
+                model[k] = model[k] - np.float32(training.lr) * velocity[k]
             if spent and spent():
                 break
-        return {"train-loss": total / seen, "examples-seen": float(seen)}
+        return tally.metrics()
 
     def evaluate(self, model: Weights, examples: Examples) -> dict[str, float]:
         """Cross-entropy and accuracy of the likeliest class."""
@@ -91,8 +88,8 @@ def forward(model: Weights, x: NDArray) -> tuple[NDArray, NDArray]:
     return hidden, logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
-def gradient(model: Weights, x: NDArray, y: NDArray) -> tuple[float, Weights]:
-    """Mean cross-entropy of a batch and its gradient by each weight."""
+def gradient(model: Weights, x: NDArray, y: NDArray) -> tuple[NDArray, Weights]:
+    """Cross-entropy of each example, float64 of shape (batch,), and its mean's gradient by each weight."""
     hidden, log_p = forward(model, x)
     rows = np.arange(len(y))
     error = np.exp(log_p)
@@ -105,12 +102,13 @@ def gradient(model: Weights, x: NDArray, y: NDArray) -> tuple[float, Weights]:
         "out.weight": hidden.T @ error,
         "out.bias": error.sum(0),
     }
-    return float(-log_p[rows, y].mean()), grad
+    return -log_p[rows, y].astype(np.float64), grad
 
 
-def _batches(examples: int, epochs: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+def _batches(examples: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Epoch after epoch, without end."""
     rng = np.random.default_rng(seed)
-    for _ in range(epochs):
+    while True:
         order = rng.permutation(examples)
         for start in range(0, examples, batch_size):
             yield order[start : start + batch_size].tolist()

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..client.proximal import proximal_term
 from ..records import Weights
-from . import training
 from .base import Examples, Task
+from .sgd import Training
+from .training import evaluate, train
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,21 @@ class Objective:
     Parameters
     ----------
     loss : callable
-        (outputs, targets) to a scalar, the mean over the batch.
+        (outputs, targets) to the loss of each example, shape (batch,).
     accuracy : callable
         (outputs, targets) to a scalar in [0, 1], the mean over the batch.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
     accuracy: Callable[[Tensor, Tensor], Tensor]
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, reduction="none")
+
+
+def _mean_over_findings(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(1)
 
 
 def _top1(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -38,10 +46,10 @@ def _elementwise(outputs: Tensor, targets: Tensor) -> Tensor:
     return ((outputs > 0) == (targets > 0.5)).float().mean()
 
 
-ONE_OF_MANY = Objective(F.cross_entropy, _top1)
+ONE_OF_MANY = Objective(_cross_entropy, _top1)
 """Classes exclude each other; targets int64, shape (batch,)."""
 
-MANY_OF_MANY = Objective(F.binary_cross_entropy_with_logits, _elementwise)
+MANY_OF_MANY = Objective(_mean_over_findings, _elementwise)
 """Findings that occur together; targets float, shape (batch, findings); each decision counts as one
 for the accuracy, cut at probability 0.5, as MedMNIST's evaluator does."""
 
@@ -74,32 +82,12 @@ class TorchTask(Task[nn.Module]):
         self,
         model: nn.Module,
         examples: Examples,
-        *,
-        epochs: int = 1,
-        batch_size: int = 32,
-        lr: float,
-        seed: int = 0,
-        proximal_mu: float = 0.0,
+        training: Training,
         spent: Callable[[], bool] | None = None,
     ) -> dict[str, float]:
         """By :func:`training.train`, on CUDA or MPS where present."""
-        anchors = [p.detach().clone() for p in model.parameters()] if proximal_mu else []
-
-        def penalty(current: nn.Module) -> Tensor | float:
-            return proximal_term(current.parameters(), anchors, proximal_mu)
-
-        return training.train(
-            model,
-            examples,
-            self.objective.loss,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            penalty=penalty if proximal_mu else None,
-            spent=spent,
-        )
+        return train(model, examples, self.objective.loss, training, spent)
 
     def evaluate(self, model: nn.Module, examples: Examples) -> dict[str, float]:
         """By :func:`training.evaluate`."""
-        return training.evaluate(model, examples, self.objective.loss, self.objective.accuracy)
+        return evaluate(model, examples, self.objective.loss, self.objective.accuracy)

@@ -1,6 +1,7 @@
 """Local SGD and evaluation of torch modules."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from ..errors import ConfigError
 from .base import Examples
+from .sgd import MOMENTUM, Tally, Training
 
-MOMENTUM = 0.9
 EVALUATE_BATCH = 256
 
 
@@ -21,19 +22,14 @@ def device() -> torch.device:
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, targets) to a scalar, the mean over the batch."""
+"""(outputs, targets) to the loss of each example, shape (batch,)."""
 
 
 def train(
     model: nn.Module,
     examples: Examples,
     loss_of: Loss,
-    *,
-    epochs: int = 1,
-    batch_size: int = 32,
-    lr: float,
-    seed: int = 0,
-    penalty: Callable[[nn.Module], Tensor | float] | None = None,
+    training: Training,
     spent: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
     """Train in place by SGD with momentum 0.9, which starts at zero each time.
@@ -46,70 +42,83 @@ def train(
     model : Module
         Moved to :func:`device`, and left there.
     examples : Examples
-        Read in random order, without workers; the last batch of an epoch may be smaller.
+        Read in random order, without workers.
     loss_of : callable
-        (outputs, targets) to a scalar, the mean over the batch.
-    epochs, batch_size : int
-        Passes over the data; examples a step.
-    lr : float
-        Learning rate.
-    seed : int
-        Of the order and of dropout.
-    penalty : callable, optional
-        Added to each batch's loss, as FedProx's term is; not part of the reported loss.
+        (outputs, targets) to the loss of each example, shape (batch,), whose mean is minimised.
+    training : Training
+        How.
     spent : callable, optional
         Asked after each batch; True ends the training there. One batch is always done.
 
     Returns
     -------
     dict
-        ``train-loss`` (mean over the examples seen) and ``examples-seen`` (with repetition).
+        As :meth:`Task.train`'s.
 
     Raises
     ------
     ConfigError
         No examples.
     """
-    if len(examples) == 0:
-        raise ConfigError("a node needs at least one training example, got 0")
-    target = device()
+    steps, target = training.steps_of(len(examples)), device()
     model.to(target).train()
-    velocity: dict[nn.Parameter, Tensor] = {}
-    total, seen = torch.zeros((), device=target), 0
+    step, tally = _Sgd(model, training), Tally(training.variance)
     gpus = [torch.cuda.current_device()] if target.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
-        for inputs, targets in _epochs(examples, epochs, batch_size, seed):
+        torch.manual_seed(training.seed)
+        for inputs, targets in islice(_epochs(examples, training.batch_size, training.seed), steps):
             model.zero_grad()
-            loss = loss_of(model(inputs.to(target)), targets.to(target))
-            (loss + penalty(model) if penalty else loss).backward()  # type: ignore[no-untyped-call]
-            _step(model, velocity, lr)
-            total, seen = total + loss.detach() * len(inputs), seen + len(inputs)
+            losses = loss_of(model(inputs.to(target)), targets.to(target))
+            losses.mean().backward()  # type: ignore[no-untyped-call]
+            tally.add(losses.detach(), step.gradient())
+            step()
             if spent and spent():
                 break
-    return {"train-loss": float(total) / seen, "examples-seen": float(seen)}
+    return tally.metrics()
 
 
-@torch.no_grad()
-def _step(model: nn.Module, velocity: dict[nn.Parameter, Tensor], lr: float) -> None:
-    """What ``torch.optim.SGD(lr=lr, momentum=0.9)`` does.
+class _Sgd:
+    """What ``torch.optim.SGD(lr=lr, momentum=0.9)`` does, with FedProx's term and SCAFFOLD's correction.
 
     By hand, because making a torch optimizer imports torch's compiler: 4 s in each client process, of
     which Flower starts one per message.
     """
-    for w in model.parameters():
-        if w.grad is None:
-            continue
-        if w in velocity:
-            velocity[w].mul_(MOMENTUM).add_(w.grad)
-        else:
-            velocity[w] = w.grad.clone()
-        w.add_(velocity[w], alpha=-lr)
+
+    def __init__(self, model: nn.Module, training: Training) -> None:
+        self._lr, self._mu = training.lr, training.proximal_mu
+        self._parameters = {k: w for k, w in model.named_parameters() if w.requires_grad}
+        self._anchors = {k: w.detach().clone() for k, w in self._parameters.items()} if self._mu else {}
+        self._correction = {
+            # copies: what came from a wire is read-only, which torch warns of
+            k: torch.from_numpy(training.correction[k].copy()).to(w.device)
+            for k, w in self._parameters.items()
+            if training.correction is not None
+        }
+        self._velocity: dict[str, Tensor] = {}
+
+    def gradient(self) -> dict[str, Tensor]:
+        """That of the loss alone."""
+        return {k: w.grad for k, w in self._parameters.items() if w.grad is not None}
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        for k, gradient in self.gradient().items():
+            w, step = self._parameters[k], gradient
+            if self._mu:  # the gradient of FedProx's (mu / 2) ||w - w_t||^2
+                step = step + self._mu * (w - self._anchors[k])
+            if self._correction:
+                step = step + self._correction[k]
+            if k in self._velocity:
+                self._velocity[k].mul_(MOMENTUM).add_(step)
+            else:
+                self._velocity[k] = step.clone()
+            w.add_(self._velocity[k], alpha=-self._lr)
 
 
-def _epochs(examples: Examples, epochs: int, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _epochs(examples: Examples, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Epoch after epoch, without end."""
     order = RandomSampler(range(len(examples)), generator=torch.Generator().manual_seed(seed))
-    for _ in range(epochs):
+    while True:
         yield from _loader(examples, BatchSampler(order, batch_size, drop_last=False))
 
 
@@ -125,7 +134,12 @@ def _loader(examples: Examples, batches: BatchSampler) -> "DataLoader[tuple[Tens
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, examples: Examples, loss_of: Loss, accuracy_of: Loss) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    examples: Examples,
+    loss_of: Loss,
+    accuracy_of: Callable[[Tensor, Tensor], Tensor],
+) -> dict[str, float]:
     """Loss and accuracy, each the mean over all examples.
 
     Returns
@@ -146,7 +160,7 @@ def evaluate(model: nn.Module, examples: Examples, loss_of: Loss, accuracy_of: L
     order = SequentialSampler(range(len(examples)))
     for inputs, targets in _loader(examples, BatchSampler(order, EVALUATE_BATCH, drop_last=False)):
         outputs, targets = model(inputs.to(target)), targets.to(target)
-        loss += float(loss_of(outputs, targets)) * len(inputs)
+        loss += float(loss_of(outputs, targets).mean()) * len(inputs)
         accuracy += float(accuracy_of(outputs, targets)) * len(inputs)
     n = len(examples)
     return {"loss": loss / n, "accuracy": accuracy / n, "num-examples": n}

@@ -5,10 +5,13 @@ Every line has ``event`` and ``time`` (seconds since the epoch; virtual seconds 
 =================  ====================================================================================
 event              fields
 =================  ====================================================================================
-run_started        run, rounds, strategy, bytes_model
+run_started        run, strategy, bytes_model
+run_resumed        round and version of the checkpoint, in_flight (nodes still awaited), lost (nodes whose
+                   messages went with the old server), damaged (checkpoints that were passed over)
 round_started      round, online, busy
 sent               round, kind (train, evaluate), node, bytes_down, version
-reply_accepted     round, kind, node, bytes_up, duration_s, examples
+reply_accepted     round, kind, node, bytes_up, duration_s, examples; admitted: false where its queue was
+                   too long for this model (FedQueue), so that it joins the next
 reply_late         round, asked_round, node, bytes_up, duration_s, staleness, weight (0 = discarded)
 reply_refused      round, kind, node, bytes_up, reason
 reply_failed       round, kind, node, reason, code (Flower's error code)

@@ -47,6 +47,9 @@ class RunView:
         elif kind == "cut":
             self.cut += len(event["waiting"])
             self.note = "averaging"
+        elif kind == "run_resumed":
+            self.round = self.done = event["round"]
+            self.in_flight, self.note = set(event["in_flight"]), "resumed"
         elif kind == "aggregated":
             self.note = "evaluating"
         elif kind == "evaluated":

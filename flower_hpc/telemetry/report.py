@@ -34,6 +34,9 @@ def summarise(events: Iterable[Event]) -> dict[str, Any]:
                 result["run"] = event["run"]
             case "round_started":
                 rounds[event["round"]] = _empty(event["round"])
+            case "run_resumed":  # rounds after the checkpoint were begun, and are begun anew
+                rounds = {n: row for n, row in rounds.items() if n <= event["round"]}
+                result["error"] = None
             case "run_finished":
                 result["seconds"] = event["seconds"]
             case "run_failed":

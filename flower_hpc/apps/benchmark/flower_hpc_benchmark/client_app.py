@@ -1,29 +1,34 @@
 """The client: trains or evaluates a task's model on this node's partition, answers with full weights."""
 
+import math
 import time
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 
-from flower_hpc.client import KeepBudget, budget_of
+from flower_hpc.client import Control, KeepBudget, ProfiledApp, budget_of, effective_steps
 from flower_hpc.compression import SendUpdates
 from flower_hpc.errors import ConfigError
 from flower_hpc.protocol import (
     ARRAYS,
+    EFFECTIVE_STEPS,
     METRICS,
     NUM_EXAMPLES,
     NUM_PARTITIONS,
+    NUM_STEPS,
     PARTITION_ID,
     PROXIMAL_MU,
     SERVER_ROUND,
+    TRAIN_S,
+    WANT_VARIANCE,
     config_of,
 )
 from flower_hpc.records import Weights, to_record, to_weights
-from flower_hpc.tasks import TaskOptions, load, seed_of
+from flower_hpc.tasks import TaskOptions, Training, load, seed_of
+from flower_hpc.tasks.sgd import EXAMPLES_SEEN, MOMENTUM
 
 DATA_DIR, SLOWDOWN = "data-dir", "slowdown"  # in node-config
 
-app = ClientApp(mods=[SendUpdates(), KeepBudget()])
+app = ProfiledApp(mods=[SendUpdates(), KeepBudget()])
 _first = True
 
 
@@ -31,28 +36,38 @@ _first = True
 def train(message: Message, context: Context) -> Message:
     """Train the model that came in on this node's partition, within the message's budget.
 
-    Replies with ``arrays`` (full weights) and ``metrics``: ``num-examples`` (of the partition) and
-    ``train-loss``.
+    Replies with ``arrays`` (full weights) and ``metrics``: ``num-examples`` (of the partition),
+    ``train-loss``, ``train-loss-rms``, ``num-steps``, ``effective-steps``, ``train-s`` and, where asked for,
+    ``gradient-variance``; with SCAFFOLD also with the change of the control variate.
     """
-    started, spent = _clock(), budget_of(message).spent
+    started, budget, config = _clock(), budget_of(message), config_of(message)
     options, index, count = _options(context), *_place(context)
-    task = load(options)
+    task, received = load(options), _weights(message)
     examples, model = task.load_partition(index, count), task.build_model()
-    task.set_weights(model, _weights(message))
-    config = config_of(message)
-    metrics = task.train(
-        model,
-        examples,
-        epochs=options.local_epochs,
+    task.set_weights(model, received)
+    control = Control.of(message, context)
+    lr = _number(config.get("lr"), options.learning_rate) * budget.lr_factor
+    training = Training(
+        lr=lr,
         batch_size=options.batch_size,
-        lr=_number(config.get("lr"), options.learning_rate),
+        steps=budget.steps(math.ceil(len(examples) / options.batch_size) * options.local_epochs),
         seed=seed_of(options.seed, int(_number(config.get(SERVER_ROUND), 0)), index),
         proximal_mu=_number(config.get(PROXIMAL_MU), 0.0),
-        spent=spent,
+        correction=control.correction if control else None,
+        variance=config.get(WANT_VARIANCE) is True,
     )
-    content = {ARRAYS: to_record(task.weights(model))}
+    began = time.perf_counter()
+    metrics = task.train(model, examples, training, budget.spent)
     _be_slow(context, started)
-    return _reply(message, content, len(examples), {"train-loss": metrics["train-loss"]})
+    del metrics[EXAMPLES_SEEN]  # what counts for the server is the partition
+    metrics[TRAIN_S] = time.perf_counter() - began
+    metrics[EFFECTIVE_STEPS] = effective_steps(int(metrics[NUM_STEPS]), MOMENTUM)
+    trained = task.weights(model)
+    reply = _reply(message, {ARRAYS: to_record(trained)}, len(examples), metrics)
+    if control:
+        control.update(received, trained, lr, metrics[EFFECTIVE_STEPS])
+        control.attach(reply)
+    return reply
 
 
 @app.evaluate()

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import Message, MetricRecord
 
-from ..compression import unpack
-from ..errors import ReplyError
-from ..protocol import UPDATE, WEIGHTS, mark_of
-from ..records import Weights
-from .weighting import Weighting
+from ...compression import unpack
+from ...errors import ReplyError
+from ...protocol import UPDATE, WEIGHTS, mark_of
+from ...records import Weights
+from ..weighting import UNKNOWN, Usual, Weighting
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class Reply:
     metrics: MetricRecord
 
 
-def read_reply(message: Message, model: Weights, version: int, weighting: Weighting) -> Reply:
+def read_reply(
+    message: Message, model: Weights, version: int, weighting: Weighting, usual: Usual = UNKNOWN
+) -> Reply:
     """Check and unpack a train reply.
 
     Parameters
@@ -35,6 +37,8 @@ def read_reply(message: Message, model: Weights, version: int, weighting: Weight
         The model version that the node was sent.
     weighting : Weighting
         What its weight is.
+    usual : Usual
+        Means over the nodes, around which weights are bounded; default unknown.
 
     Raises
     ------
@@ -48,7 +52,7 @@ def read_reply(message: Message, model: Weights, version: int, weighting: Weight
     if len(content.metric_records) != 1:
         raise ReplyError(f"it has {len(content.metric_records)} MetricRecords, expected 1")
     (record,), (metrics,) = content.array_records.values(), content.metric_records.values()
-    weight = weighting.weight(metrics)
+    weight = weighting.weight(metrics, usual)
     mark = mark_of(message)
     if mark.form not in (UPDATE, WEIGHTS):
         raise ReplyError(f"its form is {mark.form!r}, expected {UPDATE!r} or {WEIGHTS!r}")

@@ -9,13 +9,13 @@ so that replies of both forms mix, and fresh weights give exactly FedAvg's mean.
 mean in float64 (complex128), which cannot overflow where the inputs do not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from flwr.app import MetricRecord
 
-from ..records import NDArray, Weights, is_inexact
+from ...records import NDArray, Weights, is_inexact
 
 BLOCK = 1 << 18  # elements: 2 MB of float64, which stays in the cache
 
@@ -52,8 +52,20 @@ class StreamingMean:
         if is_update:
             self._updates += weight
 
-    def result(self, current: Weights) -> Weights:
+    def to_tree(self) -> dict[str, Any]:
+        """The mean so far, for a checkpoint; arrays are copied, for they change."""
+        mean = {name: x.copy() for name, x in self._mean.items()}
+        return {"total": self.total, "updates": self._updates, "mean": mean}
+
+    def restore(self, tree: Mapping[str, Any]) -> None:
+        """Take over what :meth:`to_tree` gave."""
+        self.total, self._updates = tree["total"], tree["updates"]
+        self._mean = {name: np.array(x) for name, x in tree["mean"].items()}
+
+    def result(self, current: Weights, step: float = 1.0) -> Weights:
         """The new weights, in the dtypes of ``current``; call it once, when ``total`` is above 0.
+
+        ``step`` is how far to go from ``current`` towards the mean: 1 (default) is the mean itself.
 
         Integers and booleans are the float64 mean rounded half to even, clipped to what the dtype holds.
         """
@@ -61,10 +73,26 @@ class StreamingMean:
         new: Weights = {}
         for name, old in current.items():
             mean = self._mean.pop(name)  # let go as we go: never two float64 models
-            if is_inexact(old) and share:
-                _mix(mean, 1.0, old, share)
+            if is_inexact(old) and (share or step != 1):
+                _mix(mean, step, old, step * share + (1 - step))
             new[name] = narrow(mean, old.dtype)
         return new
+
+
+def squared_norm(x: Weights, base: Weights | None = None) -> float:
+    """``||x||^2``, or ``||x - base||^2``, over the floating-point arrays, in blocks and float64."""
+    total = 0.0
+    for name, array in x.items():
+        if not is_inexact(array):
+            continue
+        flat = np.ascontiguousarray(array).reshape(-1)
+        start_of = None if base is None else np.ascontiguousarray(base[name]).reshape(-1)
+        for start in range(0, flat.size, BLOCK):
+            block = flat[start : start + BLOCK].astype(_wide(array))
+            if start_of is not None:
+                block -= start_of[start : start + BLOCK]
+            total += float(np.vdot(block, block).real)
+    return total
 
 
 def _mix(mean: NDArray, keep: float, x: NDArray, share: float) -> None:

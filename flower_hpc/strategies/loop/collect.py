@@ -7,7 +7,7 @@ of its own; nodes that leave stay listed for a few seconds, so polling goes on w
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -17,7 +17,7 @@ from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
-from ..clock import Clock
+from ...clock import Clock
 
 FIRST_POLL_S, LAST_POLL_S, IDLE_POLL_S = 0.05, 0.25, 1.0
 SLOW_PULL_S = 0.5
@@ -38,8 +38,9 @@ class Flight:
     """One message under way to a node.
 
     ``awaited`` is False for a probe of a suspect node. ``orphaned`` marks a message whose node came back
-    under its key after it was sent: the work may be lost, so the node counts as idle, but a reply would still
-    be taken.
+    under its key after it was sent, or whose scheduler says that it is gone: the work may be lost, so the node
+    counts as idle, but a reply would still be taken. ``limited``: the server set its steps. ``sent_at`` is the
+    clock's ``now()``, ``sent_wall`` seconds since the epoch.
     """
 
     node: Online
@@ -48,7 +49,9 @@ class Flight:
     version: int
     ttl_s: float
     sent_at: float = 0.0
+    sent_wall: float = 0.0
     bytes_down: int = 0
+    limited: bool = False
     awaited: bool = True
     orphaned: bool = False
 
@@ -65,7 +68,11 @@ class Listener(Protocol):
         ...
 
     def lost(self, flight: Flight, reason: str) -> None:
-        """A message will never be answered, or its node came back without it."""
+        """A message will never be answered, or its node is gone or came back without it."""
+        ...
+
+    def away(self, online: Mapping[int, Online]) -> Mapping[int, str]:
+        """Ids of nodes that are listed online but known to be gone, and why."""
         ...
 
 
@@ -95,6 +102,7 @@ class Collector:
 
     def __post_init__(self) -> None:
         self.lock = threading.Condition(threading.RLock())
+        self._away: Mapping[int, str] = {}
         self._pulls: dict[str, Future[list[Message]]] = {}
         self._interval = FIRST_POLL_S
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -125,12 +133,12 @@ class Collector:
     def send(self, messages: Sequence[tuple[Message, Flight]]) -> list[Flight]:
         """Push messages; returns the flights of those that the grid took."""
         taken = set(self.grid.push_messages([message for message, _ in messages]))
-        now, sent = self.clock.now(), []
+        now, wall, sent = self.clock.now(), self.clock.wall(), []
         with self.lock:
             for message, flight in messages:
                 # by id, never by position: grids leave refused messages out, or give None or "" for them
                 if (message_id := message.metadata.message_id) and message_id in taken:
-                    flight.sent_at = now
+                    flight.sent_at, flight.sent_wall = now, wall
                     self.flights[message_id] = flight
                     sent.append(flight)
         self._interval = FIRST_POLL_S
@@ -145,8 +153,8 @@ class Collector:
     def idle(self) -> list[Online]:
         """Nodes online that work on nothing."""
         with self.lock:
-            busy = self.busy()
-            return [node for node in self.online.values() if node.node_id not in busy]
+            out = self.busy() | self._away.keys()
+            return [node for node in self.online.values() if node.node_id not in out]
 
     def waiting(self, kind: str, number: int | None = None) -> list[Flight]:
         """Flights worth waiting for: awaited, not orphaned, their nodes online; of one round or of all."""
@@ -159,6 +167,7 @@ class Collector:
                 and f.awaited
                 and not f.orphaned
                 and f.node.node_id in self.online
+                and f.node.node_id not in self._away
             ]
 
     def wait(self, done: Callable[[], bool], until: float = float("inf")) -> bool:
@@ -183,6 +192,7 @@ class Collector:
             self.online = {
                 n.node_id: Online(n.node_id, self.listener.name_of(n), n.last_activated_at) for n in nodes
             }
+            self._away = self.listener.away(self.online)
             self._find_lost()
             due = [(i, f) for i, f in self.flights.items() if f.node.node_id in self.online]
         for message_id, flight in due:
@@ -203,6 +213,9 @@ class Collector:
             elif node is not None and node.activated != flight.node.activated and not flight.orphaned:
                 flight.orphaned = True
                 self.listener.lost(flight, "it came back under its key; the work may be lost")
+            elif flight.node.node_id in self._away and not flight.orphaned:
+                flight.orphaned = True
+                self.listener.lost(flight, self._away[flight.node.node_id])
 
     def _pull(self, message_id: str) -> list[Message]:
         if self._pool is None:

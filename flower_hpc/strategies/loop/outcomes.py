@@ -1,18 +1,20 @@
 """What becomes of each message: a reply, an error, nothing; written down, and its node's history kept."""
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 
 from flwr.app import Message, MessageType
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
-from ..clock import Clock
-from ..protocol import mark_of
-from ..telemetry import EventLog
-from .collect import Flight
+from ...protocol import PROFILE, PROFILE_QUERY, RECEIVED_WALL, REPLIED_WALL, mark_of
+from ...telemetry import EventLog
+from .collect import Flight, Online
+from .facts import FactsReader
 from .intake import Intake
-from .ledger import Ledger
 from .messages import message_bytes
+from .state import RunState
 
 LOG = logging.getLogger("flwr.hpc")  # below Flower's own logger: `flwr log` shows it
 LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
@@ -30,9 +32,12 @@ class Outcomes:
         The last error that a node reported, for the message that ends a run.
     """
 
-    def __init__(self, intake: Intake, ledger: Ledger, events: EventLog, clock: Clock) -> None:
-        self._intake, self._ledger, self._events, self._clock = intake, ledger, events, clock
+    def __init__(self, intake: Intake, state: RunState, events: EventLog, facts: Path | None) -> None:
+        self._intake, self._state, self._events = intake, state, events
         self._names: dict[int, str] = {}
+        self._work = intake.work
+        self._away: dict[str, tuple[str, str]] = {}
+        self.facts = FactsReader(facts)
         self.evaluations: list[Message] = []
         self.last_failure = ""
 
@@ -40,13 +45,29 @@ class Outcomes:
         """The stable name: the SuperLink's, else what the node's replies say, else its id."""
         return info.name or self._names.get(info.node_id) or str(info.node_id)
 
+    def away(self, online: Mapping[int, Online]) -> dict[int, str]:
+        """Nodes of which their scheduler says that they are gone, and why, until they are back."""
+        activated = {node.name: node.activated for node in online.values()}
+        for fact in self.facts.read():
+            if fact.gone:
+                self._away[fact.name] = (activated.get(fact.name, ""), f"{fact.state}: {fact.reason}")
+            elif fact.up:
+                self._away.pop(fact.name, None)
+        for name, (then, _) in list(self._away.items()):
+            if activated.get(name, then) != then:  # it has signed on again since
+                del self._away[name]
+        return {i: self._away[n.name][1] for i, n in online.items() if n.name in self._away}
+
     def replied(self, flight: Flight, reply: Message, duration_s: float) -> None:
         """A reply came, with content or an error."""
         if reply.has_error():
             self._failed(flight, reply.error.code, (reply.error.reason or "").strip(), duration_s)
             return
         self._learn_name(flight, mark_of(reply).name)
-        self._ledger.answered(flight.node.name, duration_s)
+        self._learn_profile(flight, reply, duration_s)
+        if flight.kind == PROFILE_QUERY:
+            return
+        self._state.ledger.answered(flight.node.name, duration_s)
         size, seconds = message_bytes(reply), round(duration_s, 3)
         if flight.kind == MessageType.TRAIN:
             self._intake.take(flight, reply, duration_s, size)
@@ -62,23 +83,33 @@ class Outcomes:
 
     def lost(self, flight: Flight, reason: str) -> None:
         """No reply will come, or none that can be counted on."""
-        if not flight.orphaned:
-            self._ledger.lost(flight.node.name, self._clock.now())
         name = flight.node.name
+        if not flight.orphaned:
+            self._state.ledger.lost(name, self._state.clock.wall())
+        self._charge(flight)
         self._events.write("node_lost", round=self._intake.round, node=name, reason=reason)
         LOG.warning("node %s is lost: %s", name, reason)
 
     def _failed(self, flight: Flight, code: int, reason: str, duration_s: float) -> None:
         name, reason = flight.node.name, reason or f"error {code}"
+        if flight.kind == PROFILE_QUERY and code not in LOST:
+            return  # its app answers no such query: it is judged by its history alone
         self.last_failure = f"{name}: {reason}"
         if code in LOST:
             self.lost(flight, reason)
             return
+        self._charge(flight)
         if code != ErrorCode.NODE_UNAVAILABLE:
-            self._ledger.answered(name, duration_s)
+            self._state.ledger.answered(name, duration_s)
         facts = {"round": self._intake.round, "kind": flight.kind, "node": name}
         self._events.write("reply_failed", **facts, reason=reason, code=code)
         LOG.warning("node %s failed: %s", name, reason)
+
+    def _charge(self, flight: Flight) -> None:
+        # the flight's own node: a dead node's error message names node 1 as its sender
+        if flight.kind == MessageType.TRAIN:
+            self._state.ledger.failed(flight.node.name, self._intake.round)
+            self._work.lost(flight.node.name, self._state.situation())
 
     def _learn_name(self, flight: Flight, name: str) -> None:
         # where the grid names its nodes it is believed; elsewhere a node may not take another's name
@@ -87,3 +118,18 @@ class Outcomes:
             holder = self._names.setdefault(flight.node.node_id, name)
             if list(self._names.values()).count(holder) > 1:
                 del self._names[flight.node.node_id]
+
+    def _learn_profile(self, flight: Flight, reply: Message, duration_s: float) -> None:
+        record = reply.content.config_records.get(PROFILE)
+        if record is None:
+            return
+        ledger, name, found = self._state.ledger, flight.node.name, dict(record)
+        received, replied = found.pop(RECEIVED_WALL, None), found.pop(REPLIED_WALL, None)
+        ledger.learn_profile(name, found)
+        if isinstance(received, float) and isinstance(replied, float) and not self._state.clock.virtual:
+            up = message_bytes(reply)
+            ledger.learn_link(name, "down_mb_s", received - flight.sent_wall, flight.bytes_down)
+            ledger.learn_link(name, "up_mb_s", self._state.clock.wall() - replied, up)
+            if flight.bytes_down == up == 0:
+                trip = max(0.0, duration_s - max(0.0, replied - received))
+                ledger.of(name).profile["round_trip_s"] = trip

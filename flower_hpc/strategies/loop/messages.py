@@ -1,15 +1,13 @@
 """The message that leaves, made from the one that a strategy configured."""
 
-from collections.abc import Mapping
-
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from ..protocol import CONFIG, config_of
-from ..records import num_bytes
-from .work import ConfigValue
+from ...protocol import CONFIG, config_of
+from ...records import num_bytes
+from ..work import Assignment
 
 
-def outgoing(message: Message, asks: Mapping[str, ConfigValue], ttl_s: float, number: int) -> Message:
+def outgoing(message: Message, asks: Assignment, ttl_s: float, number: int) -> Message:
     """``message`` with ``asks`` in its config, its time to live and its round.
 
     The config is copied, since strategies share one among all messages of a round; the arrays are shared.

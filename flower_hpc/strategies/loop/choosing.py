@@ -1,0 +1,75 @@
+"""Who may be asked now, and who is: idle nodes as the policies see them."""
+
+from collections.abc import Sequence
+
+from flwr.app import MessageType
+
+from ...protocol import PROFILE_QUERY
+from .collect import Collector, Online
+from .dispatch import Dispatcher
+from ..options import Settings
+from .state import RunState
+
+PROFILE_WAIT_S = 30.0
+
+
+class Chooser:
+    """Applies the selection policy to the nodes that are idle.
+
+    Parameters
+    ----------
+    settings, state, collector, dispatcher
+        Of the run.
+    """
+
+    def __init__(
+        self, settings: Settings, state: RunState, collector: Collector, dispatcher: Dispatcher
+    ) -> None:
+        self._settings, self._state = settings, state
+        self._collector, self._dispatcher = collector, dispatcher
+
+    def candidates(self) -> list[Online]:
+        """Idle nodes that meet the criteria, do not rest, and are not to wait for others; by name."""
+        with self._collector.lock:
+            seen, ledger, selection = self._state.situation(), self._state.ledger, self._settings.selection
+            awake = [n for n in self._collector.idle() if not ledger.resting(n.name, seen.now)]
+            free = [n for n in awake if not self._settings.work.holds(n.name, seen)]
+            return sorted(selection.eligible(free, ledger), key=lambda n: (n.name, n.node_id))
+
+    def choose(self, nodes: Sequence[Online]) -> list[Online]:
+        """The policy's choice among ``nodes``."""
+        return self._settings.selection.choose(nodes, self._state.situation(), self._room())
+
+    def spare(self) -> list[Online]:
+        """Idle nodes that may be given more work in this round."""
+        ledger, number = self._state.ledger, self._state.round
+        if self._room() == 0:
+            return []
+        return [
+            n
+            for n in self.candidates()
+            # not those that have just failed: they would be asked again and again
+            if not ledger.suspect(n.name)
+            and not (ledger.of(n.name).in_a_row and ledger.of(n.name).last_failed == number)
+        ]
+
+    def ask_profiles(self) -> None:
+        """Ask idle nodes that were never asked for their resources; in the first round wait for them."""
+        settings, collector, clock = self._settings, self._collector, self._state.clock
+        if not settings.selection.profiles or not settings.profile_every:
+            return
+        first = self._state.round == 1
+        if first:
+            until = clock.now() + settings.node_wait_s
+            collector.wait(lambda: len(collector.online) >= settings.min_nodes, until)
+        if self._dispatcher.query(collector.idle()) and first:
+            collector.wait(lambda: not collector.waiting(PROFILE_QUERY), clock.now() + PROFILE_WAIT_S)
+
+    def _room(self) -> int | None:
+        """How many more may be under way; None where the selection's own number counts."""
+        if not self._settings.refill:
+            return None
+        most = self._settings.concurrency
+        if most is None:
+            most = self._settings.selection.count(len(self._collector.online), None)
+        return max(0, most - len(self._collector.waiting(MessageType.TRAIN)))

@@ -1,0 +1,147 @@
+"""Messages leave: each with what the round asks of its node, written down and remembered."""
+
+import math
+from collections.abc import Sequence
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+
+from ...errors import RunError
+from ...protocol import (
+    CONFIG,
+    DEADLINE_S,
+    LOCAL_STEPS,
+    MAX_STEPS,
+    PROFILE_QUERY,
+    REPLY_AS,
+    RUN,
+    UPDATE,
+    VERSION,
+    WANT_PROFILE,
+)
+from ...telemetry import EventLog
+from .collect import Collector, Flight, Online
+from ..inner import GridView
+from .intake import Intake
+from .messages import message_bytes, outgoing
+from ..options import Settings
+from .state import RunState
+from ..work import NOTHING, Assignment
+
+MIN_LOST_AFTER_S, LOST_AFTER_DURATIONS = 3600.0, 10
+PROFILE_LOST_AFTER_S = 600.0
+
+
+class Dispatcher:
+    """Sends the messages of a run.
+
+    Parameters
+    ----------
+    settings, state, intake, events
+        Of the run.
+    grid : Grid
+        Whose nodes they go to.
+    collector : Collector
+        Which awaits the replies.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: RunState,
+        intake: Intake,
+        events: EventLog,
+        grid: Grid,
+        collector: Collector,
+    ) -> None:
+        self._settings, self._state, self._intake, self._events = settings, state, intake, events
+        self._grid, self._collector = grid, collector
+        self._profiled: dict[str, int] = {}  # the round in which each was last asked for its resources
+        self._queried: set[str] = set()
+
+    def view(self, nodes: Sequence[Online]) -> GridView:
+        """The grid as a strategy sees it that configures messages for ``nodes``."""
+        return GridView(self._grid, [NodeInfo(node_id=n.node_id, name=n.name) for n in nodes])
+
+    def train(self, nodes: Sequence[Online], messages: Sequence[Message]) -> list[Flight]:
+        """Send train messages, with the work that the policy assigns."""
+        state, ledger = self._state, self._state.ledger
+        with self._collector.lock:
+            work = self._settings.work.assign([n.name for n in nodes], state.situation())
+            asks = {n.name: self._asks(n.name, work.get(n.name, NOTHING)) for n in nodes}
+            for node in nodes:
+                ledger.selected(node.name, state.round)
+        return self._send(nodes, messages, MessageType.TRAIN, asks, self._lost_after_s())
+
+    def evaluate(self, nodes: Sequence[Online], messages: Sequence[Message]) -> list[Flight]:
+        """Send evaluate messages."""
+        asks = {n.name: self._who() for n in nodes}
+        return self._send(nodes, messages, MessageType.EVALUATE, asks, self._lost_after_s())
+
+    def query(self, nodes: Sequence[Online]) -> list[Flight]:
+        """Ask nodes that were not asked yet for their resources."""
+        new = [n for n in nodes if n.name not in self._queried]
+        self._queried |= {n.name for n in new}
+        messages = [
+            Message(RecordDict({CONFIG: ConfigRecord({})}), n.node_id, PROFILE_QUERY, ttl=PROFILE_LOST_AFTER_S)
+            for n in new
+        ]
+        asks: dict[str, Assignment] = {n.name: {**self._who(), WANT_PROFILE: True} for n in new}
+        return self._send(new, messages, PROFILE_QUERY, asks, PROFILE_LOST_AFTER_S) if new else []
+
+    def _who(self) -> Assignment:
+        return {RUN: self._settings.run_name, VERSION: self._intake.model.version, REPLY_AS: UPDATE}
+
+    def _asks(self, node: str, work: Assignment) -> Assignment:
+        settings, state = self._settings, self._state
+        asks = {**self._who(), **settings.weighting.asks, DEADLINE_S: self._budget_s()}
+        if settings.profile_every:
+            due = state.round - self._profiled.get(node, -settings.profile_every) >= settings.profile_every
+            asks[WANT_PROFILE] = due
+            if due:
+                self._profiled[node] = state.round
+        if self._intake.control:
+            asks |= self._intake.control.asks()
+        return asks | dict(work)
+
+    def _send(
+        self,
+        nodes: Sequence[Online],
+        messages: Sequence[Message],
+        kind: str,
+        asks: dict[str, Assignment],
+        ttl_s: float,
+    ) -> list[Flight]:
+        known, ledger, number = {n.node_id: n for n in nodes}, self._state.ledger, self._state.round
+        packed = []
+        for message in messages:
+            node = known.get(message.metadata.dst_node_id)
+            if node is None:
+                raise RunError(f"a message goes to {message.metadata.dst_node_id}, not a node of this round")
+            new = outgoing(message, asks[node.name], ttl_s, number)
+            flight = Flight(node, kind, number, self._intake.model.version, ttl_s)
+            flight.bytes_down, flight.awaited = message_bytes(new), not ledger.suspect(node.name)
+            flight.limited = LOCAL_STEPS in asks[node.name] or MAX_STEPS in asks[node.name]
+            packed.append((new, flight))
+        if not any(flight.awaited for _, flight in packed):
+            for _, flight in packed:
+                flight.awaited = True
+        sent = self._collector.send(packed)
+        for flight in sent:
+            facts = {"node": flight.node.name, "bytes_down": flight.bytes_down, "version": flight.version}
+            self._events.write("sent", round=number, kind=kind, **facts)
+            if ledger.suspect(flight.node.name):
+                ledger.probed(flight.node.name, self._state.clock.wall())
+        return sent
+
+    def _lost_after_s(self) -> float:
+        if self._settings.lost_after_s is not None:
+            return self._settings.lost_after_s
+        return max(MIN_LOST_AFTER_S, LOST_AFTER_DURATIONS * self._state.ledger.slowest_s())
+
+    def _budget_s(self) -> float:
+        # work that would be discarded ends at the cut; else it is worth finishing
+        lost_after, due = self._lost_after_s(), self._state.due_s
+        discards = self._settings.worth.weight(1) == 0
+        return min(due, lost_after) if discards and math.isfinite(due) else lost_after

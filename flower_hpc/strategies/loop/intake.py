@@ -1,0 +1,269 @@
+"""What happens to a reply: refused, discarded, or folded into the next model; and which model that is.
+
+Called by the collector, in its thread and under its lock.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+
+from ...errors import ReplyError
+from ...protocol import EFFECTIVE_STEPS, NUM_STEPS, QUEUE_S, TRAIN_LOSS, TRAIN_S
+from ...records import Weights, to_weights
+from ...telemetry import EventLog
+from .collect import Flight
+from .control import Control
+from .join import Averaged, Batch, Gathered, Part
+from .messages import release
+from ..options import LEAST_INCLUSION, Settings
+from .replies import Reply, read_reply
+from .state import RunState
+from ..weighting import Usual, metric
+from ..work import Work
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version of the global model: as it travels, and as views of the same bytes."""
+
+    version: int
+    record: ArrayRecord
+    weights: Weights
+
+    @classmethod
+    def of(cls, record: ArrayRecord, version: int = 0) -> "Model":
+        """A record as a model."""
+        return cls(version, record, to_weights(record))
+
+
+@dataclass
+class Pot:
+    """A batch, and how many updates it has: all, and late ones."""
+
+    batch: Batch
+    joined: int = 0
+    late: int = 0
+
+
+class Intake:
+    """Judges replies and joins the good ones.
+
+    Attributes
+    ----------
+    model : Model
+        The current one.
+    bases : dict of int to Weights
+        Older versions from which updates are still to come.
+    control : Control or None
+        SCAFFOLD's control variate.
+    fresh : int
+        Replies accepted since :meth:`open`.
+    """
+
+    def __init__(self, settings: Settings, record: ArrayRecord, events: EventLog, state: RunState) -> None:
+        self._settings, self._events, self._state = settings, events, state
+        self.model = Model.of(record)
+        self.control = Control.of(self.model.weights) if settings.control else None
+        self.round, self._open = 0, False
+        self.bases: dict[int, Weights] = {}
+        self._held: list[tuple[Flight, Message, float, int]] | None = None
+        self._usual = Usual()
+        self.fresh = 0
+        self._pot, self._next = self._new_pot(), self._new_pot()
+
+    @property
+    def work(self) -> Work:
+        """The policy that is told of each reply."""
+        return self._settings.work
+
+    @property
+    def joined(self) -> int:
+        """Updates that the next model has so far."""
+        return self._pot.joined
+
+    @property
+    def late(self) -> int:
+        """How many of them are late."""
+        return self._pot.late
+
+    def open(self, number: int) -> None:
+        """Replies to round ``number`` are fresh from now on."""
+        self.round, self._open, self.fresh = number, True, 0
+        ledger = self._state.ledger
+        self._usual = Usual(ledger.mean("weight"), {TRAIN_LOSS: ledger.mean("loss")})
+
+    def close(self) -> None:
+        """The round is cut: what comes now is late."""
+        self._open = False
+        if not self._pot.joined:  # nobody was admitted: those that were not are all there is
+            self._pot, self._next = self._next, self._pot
+
+    def short(self) -> str | None:
+        """Why there is nothing to aggregate yet, or None."""
+        if self.joined < self._settings.min_replies:
+            return f"{self.joined} usable replies, needs {self._settings.min_replies}"
+        return self._pot.batch.short()
+
+    def drop(self) -> None:
+        """Forget the replies of a skipped round, if an inner strategy was to join them.
+
+        It joins one reply a node; a mean can keep what came for the next round.
+        """
+        if self._settings.inner is not None:
+            self._pot = self._new_pot()
+
+    def take(self, flight: Flight, message: Message, duration_s: float, size: int) -> None:
+        """Judge one train reply."""
+        if self._held is not None:  # a model is being computed: what this counts against is not yet known
+            self._held.append((flight, message, duration_s, size))
+            return
+        content = message.content
+        self._judge(flight, message, duration_s, size)
+        release(content)  # whatever was kept of it is elsewhere by now
+
+    def _judge(self, flight: Flight, message: Message, duration_s: float, size: int) -> None:
+        name, work, seen = flight.node.name, self._settings.work, self._state.situation()
+        facts: dict[str, Any] = {"round": self.round, "kind": "train", "node": name, "bytes_up": size}
+        try:
+            reply = self._read(message, flight.version)
+            change = self.control.read(message) if self.control else None
+        except ReplyError as error:
+            self._events.write("reply_refused", **facts, reason=str(error))
+            self._state.ledger.refused(name, self.round)
+            work.lost(name, seen)
+            return
+        fresh = self._open and flight.round == self.round
+        admitted = not fresh or work.admits(name, queue_s(reply.metrics, duration_s), seen)
+        tau = self.model.version - flight.version
+        worth = self._settings.worth.weight(tau + (not admitted))
+        facts |= {"duration_s": round(duration_s, 3), "examples": reply.weight}
+        if fresh:
+            self.fresh += 1
+            self._events.write("reply_accepted", **facts, **({} if admitted else {"admitted": False}))
+        else:
+            age = {"asked_round": flight.round, "staleness": tau, "weight": round(worth, 6)}
+            self._events.write("reply_late", **facts, **age)
+        if worth > 0:
+            part = Part(reply.weight / self._inclusion(name), worth, self._steps(reply))
+            norm = self._add(flight, message, reply, part, fresh=fresh, admitted=admitted)
+            if self.control and change is not None:
+                self.control.add(change)
+            if norm is not None:
+                self._state.ledger.of(name).update_norm = math.sqrt(norm)
+        self._remember(flight, reply, duration_s, worth, late=not fresh)
+        work.answered(name, seen)
+
+    def _add(
+        self, flight: Flight, message: Message, reply: Reply, part: Part, *, fresh: bool, admitted: bool
+    ) -> float | None:
+        pot, base = self._pot if admitted else self._next, None
+        if flight.version != self.model.version:
+            base = self.bases[flight.version]
+        elif not admitted:
+            base = self.model.weights  # it will be joined to the next version
+        pot.joined, pot.late = pot.joined + 1, pot.late + (not fresh or not admitted)
+        return pot.batch.add(message, reply, part, self.model.weights, base)
+
+    def _remember(
+        self, flight: Flight, reply: Reply, duration_s: float, worth: float, *, late: bool
+    ) -> None:
+        ledger, name = self._state.ledger, flight.node.name
+        ledger.completed(name, self.round, worth, late)
+        past = ledger.of(name)
+        past.learn(reply.metrics, duration_s, flight.limited)
+        past.weight = reply.weight
+        if self._usual.weight is None and reply.weight > 0:
+            self._usual = Usual(reply.weight, self._usual.metrics)
+
+    def _inclusion(self, node: str) -> float:
+        if self._settings.inclusion is None:
+            return 1.0
+        return max(LEAST_INCLUSION, self._state.ledger.of(node).inclusion)
+
+    def _steps(self, reply: Reply) -> float:
+        if not self._settings.normalise_steps:
+            return 1.0
+        key = EFFECTIVE_STEPS if EFFECTIVE_STEPS in reply.metrics else NUM_STEPS
+        return metric(reply.metrics, key)
+
+    def begin_aggregate(self) -> Batch:
+        """Take the updates so far out, and hold replies until :meth:`publish` or :meth:`give_up`."""
+        batch, self._held = self._pot.batch, []
+        self._pot, self._next = self._next, self._new_pot()
+        return batch
+
+    def publish(self, record: ArrayRecord, in_flight: Collection[int]) -> None:
+        """Make ``record`` the current model; keep the old ones that ``in_flight`` versions still need."""
+        old = self.model
+        self.bases[old.version] = old.weights
+        self.model = Model.of(record, old.version + 1)
+        if self.control:
+            self.control.step(self._state.online)
+        worth = self._settings.worth.weight
+        # a held reply has landed, but is judged only now
+        needed = {*in_flight, *(flight.version for flight, *_ in self._held or [])}
+        self.bases = {
+            version: weights
+            for version, weights in self.bases.items()
+            if version in needed and worth(self.model.version - version) > 0
+        }
+        self.give_up()
+
+    def give_up(self) -> None:
+        """The model stays as it is; judge what was held."""
+        held, self._held = self._held or [], None
+        for flight, message, duration_s, size in held:
+            self.take(flight, message, duration_s, size)
+
+    def to_tree(self) -> dict[str, Any]:
+        """Model, older versions and what has come for the next one, for a checkpoint."""
+        pots = [
+            {"joined": pot.joined, "late": pot.late, "batch": pot.batch.to_tree()}
+            for pot in (self._pot, self._next)
+            if isinstance(pot.batch, Averaged)
+        ]
+        control = self.control.to_tree() if self.control else None
+        model = {"record": self.model.record, "version": self.model.version}
+        return {"model": model, "bases": dict(self.bases), "pots": pots, "control": control}
+
+    def restore(self, tree: Mapping[str, Any]) -> None:
+        """Take over what :meth:`to_tree` gave."""
+        self.model = Model.of(tree["model"]["record"], tree["model"]["version"])
+        self.bases = tree["bases"]
+        for pot, saved in zip((self._pot, self._next), tree["pots"], strict=False):
+            if isinstance(pot.batch, Averaged):
+                pot.joined, pot.late = saved["joined"], saved["late"]
+                pot.batch.restore(saved["batch"])
+        if self.control and tree["control"] is not None:
+            self.control.restore(tree["control"])
+
+    def _new_pot(self) -> Pot:
+        settings = self._settings
+        if settings.inner is not None:
+            return Pot(Gathered(settings.inner))
+        models = settings.mix == "models"
+        return Pot(Averaged(settings.weighting.key, settings.server_lr, settings.damped, models))
+
+    def _read(self, message: Message, version: int) -> Reply:
+        settings = self._settings
+        try:
+            reply = read_reply(message, self.model.weights, version, settings.weighting, self._usual)
+            if settings.normalise_steps and self._steps(reply) == 0:
+                raise ReplyError(f"its {NUM_STEPS!r} is 0, must be > 0")
+            return reply
+        except ReplyError:
+            raise
+        except Exception as error:  # hostile bytes may break any parser: that is the node's fault
+            raise ReplyError(f"it cannot be read: {type(error).__name__}: {error}") from error
+
+
+def queue_s(metrics: MetricRecord, duration_s: float) -> float:
+    """Seconds that a reply's work waited: what it says, else all that was no training, else 0."""
+    for key, rest in ((QUEUE_S, 0.0), (TRAIN_S, duration_s)):
+        value = metrics.get(key)
+        if isinstance(value, int | float) and 0 <= value < math.inf:
+            return float(value) if not rest else max(0.0, duration_s - value)
+    return 0.0

@@ -1,0 +1,156 @@
+"""What a run needs to go on where it stopped: gathered after each aggregation, put back by ``resume``."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp.strategy import Result, Strategy
+
+from ...errors import RunError
+from .checkpoint import Checkpoints
+from .collect import Collector, Flight, Online
+from ..inner import layers
+from .intake import Intake
+from ..options import Settings
+from .outcomes import LOG, Outcomes
+from .state import RunState
+
+FOLDER = "checkpoints"
+METRICS = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
+PLAIN = (type(None), bool, int, float, str, np.ndarray, np.generic, ArrayRecord)
+
+
+class Savepoint:
+    """Saves the parts of a run as a checkpoint, and puts them back.
+
+    Parameters
+    ----------
+    settings, state, intake, collector, outcomes, result
+        Of the run.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: RunState,
+        intake: Intake,
+        collector: Collector,
+        outcomes: Outcomes,
+        result: Result,
+    ) -> None:
+        self._settings, self._state, self._intake = settings, state, intake
+        self._collector, self._outcomes, self._result = collector, outcomes, result
+        self._files: Checkpoints | None = None
+        if settings.run_dir is not None and settings.checkpoint_every:
+            self._files = Checkpoints(settings.run_dir / FOLDER, settings.keep_checkpoints)
+        self._fresh = not settings.resume
+        self._unsaved: set[str] = set()
+
+    def save(self, hooks: Strategy) -> None:
+        """Save, if the round is one of those to save."""
+        if self._files is None or self._state.round % self._settings.checkpoint_every:
+            return
+        if self._fresh and self._settings.run_dir is not None:  # those of an earlier run here would be newer
+            shutil.rmtree(self._settings.run_dir / FOLDER, ignore_errors=True)
+        self._fresh = False
+        with self._collector.lock:
+            tree = self._tree()
+        tree["inner"] = self._inner(hooks)
+        self._files.save(self._state.round, tree)
+
+    def load(self, hooks: Strategy) -> dict[str, Any] | None:
+        """Put back the newest checkpoint that is whole; returns what to tell of it, or None.
+
+        Raises
+        ------
+        RunError
+            The checkpoint is of another model.
+        """
+        found = self._files.latest() if self._files is not None else None
+        if found is None or self._files is None:
+            return None
+        number, tree = found
+        self._check(tree["intake"]["model"]["record"])
+        self._state.restore(tree["state"])
+        self._intake.restore(tree["intake"])
+        self._outcomes.facts.position = tree["facts"]
+        for name in METRICS:
+            setattr(self._result, name, {n: MetricRecord(m) for n, m in tree["metrics"][name].items()})
+        for layer, saved in zip(inner_layers(self._settings), tree["inner"], strict=False):
+            vars(layer).update(saved)
+        kept = self._adopt(tree) if tree["grid_run"] == self._grid_run() else []
+        if not kept:
+            self._intake.bases = {}
+        lost = sorted(f["node"]["name"] for f in tree["flights"] if f not in kept)
+        return {
+            "round": number,
+            "version": self._intake.model.version,
+            "in_flight": sorted(f["node"]["name"] for f in kept),
+            "lost": lost,
+            "damaged": list(self._files.damaged),
+        }
+
+    def _tree(self) -> dict[str, Any]:
+        flights = [
+            {"id": i, **asdict(f)} for i, f in self._collector.flights.items() if f.kind == "train"
+        ]
+        return {
+            "state": self._state.to_tree(),
+            "intake": self._intake.to_tree(),
+            "facts": self._outcomes.facts.position,
+            "metrics": {
+                name: {n: dict(m) for n, m in getattr(self._result, name).items()} for name in METRICS
+            },
+            "flights": flights,
+            "grid_run": self._grid_run(),
+        }
+
+    def _inner(self, hooks: Strategy) -> list[dict[str, Any]]:
+        found = []
+        for layer in inner_layers(self._settings):
+            state = {k: v for k, v in vars(layer).items() if is_plain(v)}
+            left = {k for k, v in vars(layer).items() if k not in state and not callable(v)} - {"strategy"}
+            if new := {f"{type(layer).__name__}.{k}" for k in left} - self._unsaved:
+                LOG.warning("checkpoints do not hold %s, which resume starts anew", ", ".join(sorted(new)))
+                self._unsaved |= new
+            found.append(state)
+        return found
+
+    def _adopt(self, tree: Mapping[str, Any]) -> list[dict[str, Any]]:
+        # the same run of the same grid: it still knows these messages
+        now, wall, kept = self._state.clock.now(), self._state.clock.wall(), []
+        for saved in tree["flights"]:
+            fields = {k: v for k, v in saved.items() if k not in ("id", "node")}
+            flight = Flight(Online(**saved["node"]), **fields)
+            flight.sent_at = now - max(0.0, wall - flight.sent_wall)
+            if flight.version in self._intake.bases or flight.version == self._intake.model.version:
+                self._collector.flights[saved["id"]] = flight
+                kept.append(saved)
+        return kept
+
+    def _grid_run(self) -> int:
+        return int(self._collector.grid.run.run_id)
+
+    def _check(self, record: ArrayRecord) -> None:
+        def shapes(of: ArrayRecord) -> dict[str, tuple[str, tuple[int, ...]]]:
+            return {k: (x.dtype, tuple(x.shape)) for k, x in of.items()}
+
+        if shapes(record) != shapes(self._intake.model.record):
+            raise RunError(f"the checkpoint in {self._settings.run_dir} is of another model than the app's")
+
+
+def inner_layers(settings: Settings) -> list[Strategy]:
+    """The inner strategy and those that it wraps, or nothing."""
+    return layers(settings.inner) if settings.inner is not None else []
+
+
+def is_plain(value: object) -> bool:
+    """True for what a checkpoint can hold: numbers, texts, arrays, and lists and dicts of them."""
+    if type(value) in (list, tuple):
+        return all(is_plain(v) for v in value)  # type: ignore[attr-defined]
+    if type(value) is dict:
+        return all(isinstance(k, str | int) and is_plain(v) for k, v in value.items())
+    return isinstance(value, PLAIN)

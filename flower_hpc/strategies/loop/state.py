@@ -1,0 +1,42 @@
+"""What outlives a round: the round's number, the ledger, chance, and what policies keep."""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...clock import WALL, Clock
+from ..ledger import Ledger
+from ..situation import Situation
+
+
+@dataclass
+class RunState:
+    """Shared by the parts of a run, changed under the collector's lock, saved with each checkpoint."""
+
+    clock: Clock = WALL
+    rng: random.Random = field(default_factory=random.Random)
+    ledger: Ledger = field(default_factory=Ledger)
+    memory: dict[str, Any] = field(default_factory=dict)
+    round: int = 0
+    online: int = 0
+    due_s: float = math.inf
+    """When time alone cuts the present round, in seconds from its dispatch."""
+
+    def situation(self) -> Situation:
+        """As a policy sees it."""
+        return Situation(
+            self.round, self.clock.wall(), self.online, self.ledger, self.rng, self.memory, self.due_s
+        )
+
+    def to_tree(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        ledger, rng = self.ledger.to_json(), self.rng.getstate()
+        return {"round": self.round, "ledger": ledger, "memory": self.memory, "rng": rng}
+
+    def restore(self, tree: Mapping[str, Any]) -> None:
+        """Take over what :meth:`to_tree` gave."""
+        self.round, self.memory = tree["round"], tree["memory"]
+        self.ledger.restore(tree["ledger"])
+        self.rng.setstate(tree["rng"])
