@@ -16,6 +16,7 @@ from .logs import logs
 from .run import run
 from .scale import scale
 from .status import status
+from .strategies import strategies
 from .up import up
 
 INTERRUPTED = 130
@@ -26,7 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, up, status, run, logs, scale, down):
+for _command in (demo, up, status, run, strategies, logs, scale, down):
     app.command()(_command)
 
 

@@ -16,6 +16,7 @@ from .common import ERR
 
 ASK_EVERY_S = 5.0
 RESULT_WAIT_S = 30.0
+SILENT_AT_MOST_S = 60.0
 LAST = ("run_finished", "run_failed")
 
 
@@ -41,10 +42,12 @@ def follow(federation: Federation, run: Submitted) -> dict[str, Any]:
         raise
     if watch.last is not None and watch.last["event"] == "run_failed":
         kind = ConfigError if watch.last["exit_code"] == ConfigError.exit_code else RunError
-        raise kind(f"run {run.name} failed: {watch.last['error']} (folder: {run.folder})")
+        hint = _hint(run)
+        raise kind(f"run {run.name} failed: {watch.last['error']} (folder: {run.folder}){hint}")
     if watch.status.startswith("finished") and watch.status != "finished:completed":
         words = watch.details or watch.status
-        raise RunError(f"run {run.name} failed: {words} (log: {federation.log_path('superlink')})")
+        hint = _hint(run)
+        raise RunError(f"run {run.name} failed: {words} (log: {federation.log_path('superlink')}){hint}")
     return _result(run)
 
 
@@ -54,6 +57,7 @@ class _Watch:
     def __init__(self, federation: Federation, run: Submitted) -> None:
         self._federation, self._run = federation, run
         self._asked_at = time.monotonic()
+        self._silent_since: float | None = None
         self.last: Event | None = None
         self.status = self.details = ""
 
@@ -62,7 +66,7 @@ class _Watch:
         return self.last is not None or self.status.startswith("finished")
 
     def events(self) -> Iterator[Event]:
-        for event in follow_events(self._run.folder / FILE, self._finished):
+        for event in follow_events(self._run.folder / FILE, self._finished, position=self._run.read_from):
             if event["event"] in LAST:
                 self.last = event
             self._asked_at = time.monotonic()  # it lives: no need to ask
@@ -82,8 +86,22 @@ class _Watch:
         federation = self._federation
         if not federation.is_up():
             raise FederationError(f"federation {federation.name} went down during run {self._run.name}")
-        self.status, self.details = state_of(federation.state_dir, federation.connection, self._run.run_id)
+        try:
+            self.status, self.details = state_of(
+                federation.state_dir, federation.connection, self._run.run_id
+            )
+            self._silent_since = None
+        except FederationError:  # a SuperLink that was killed is started again
+            now = time.monotonic()
+            self._silent_since = now if self._silent_since is None else self._silent_since
+            if now - self._silent_since > SILENT_AT_MOST_S:
+                raise
         self._asked_at = time.monotonic()
+
+
+def _hint(run: Submitted) -> str:
+    saved = any((run.folder / "checkpoints").glob("*.safetensors"))
+    return f"; `flower-hpc run --resume {run.name}` goes on from its last checkpoint" if saved else ""
 
 
 def _result(run: Submitted) -> dict[str, Any]:

@@ -15,14 +15,19 @@ from ..federation.runs import App, Scalar, check_name, new_name, parse_overrides
 from ..telemetry.progress import rounds_table
 from .common import ERR, FileOption, Json, bring_up, find, is_folder, print_json, warn
 from .follow import follow
+from .past import Past, run_names
+from .strategies import strategy_names
 
 STRATEGY, DATA_DIR = "strategy", "data-dir"
 
 
 def run(
     app: Annotated[
-        str, typer.Argument(help="Folder of a Flower App, or the name of a shipped one: benchmark.")
-    ],
+        str | None,
+        typer.Argument(
+            help="Folder of a Flower App, or the name of a shipped one: benchmark. Left out with --resume."
+        ),
+    ] = None,
     federation: FileOption = None,
     nodes: Annotated[
         int | None,
@@ -31,7 +36,15 @@ def run(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="Such as 'first_k(0.75) | deadline(60)' or 'fedprox(mu=0.1)', for apps that take them."
+            help="Such as fedbuff, 'first_k(0.75) | deadline(60)' or 'fedprox(mu=0.1)', for apps that take "
+            "them; `flower-hpc strategies` lists all. Default: the federation's, else the app's.",
+            autocompletion=strategy_names,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set a parameter of the strategy, such as k=10; repeat it."
         ),
     ] = None,
     run_config: Annotated[
@@ -44,6 +57,15 @@ def run(
         Path | None, typer.Option(help="Folder with the data; default $FLOWER_HPC_DATA, else a download.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; default made of app and time.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that ended early, from its last checkpoint; with -c num-rounds=N also "
+            "with one that finished.",
+            autocompletion=run_names,
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the nodes of a new federation.")] = 180,
     json: Json = False,
 ) -> None:
@@ -51,33 +73,35 @@ def run(
 
     Uses the federation that is up; one that is not is brought up for the run and taken down after it.
     """
-    flower_app = App.read(_folder(app))
-    overrides = parse_overrides(run_config or [])
+    if (app is None) == (resume is None):
+        raise ConfigError("give an APP to run, or --resume RUN to go on with one")
+    if resume is not None and name is not None:
+        raise ConfigError("--name: a run that is resumed keeps its name")
+    if nodes is not None and federation is not None:
+        raise ConfigError("--nodes makes a federation of its own; give it or --federation, not both")
+    past = Past.find(resume) if resume is not None else None
+    flower_app = App.read(_folder(app) if app is not None else past.app if past else Path())
+    overrides = (past.overrides if past else {}) | parse_overrides(run_config or [])
     if data_dir is not None:
         overrides[DATA_DIR] = str(is_folder(data_dir, "data-dir"))
-    if strategy is not None:
-        if STRATEGY not in flower_app.config:
-            raise ConfigError(
-                f"--strategy: {flower_app.name} takes none: its run config has no key 'strategy'"
-            )
-        overrides[STRATEGY] = strategy
+    target = past.target(federation, nodes) if past else _target(federation, nodes)
+    spec = chosen(strategy, settings or [], flower_app, target, overrides)
+    if spec is not None:
+        overrides[STRATEGY] = spec
     config = flower_app.configured(overrides)
-    if nodes is not None:
-        if federation is not None:
-            raise ConfigError("--nodes makes a federation of its own; give it or --federation, not both")
-        target = Federation.ephemeral(nodes=nodes)
-    else:
-        target = find(federation)
     check(flower_app, config, target.num_nodes)
-    name = name or new_name(flower_app.name)
-    check_name(target.state_dir, name)
+    name = past.name if past else name or new_name(flower_app.name)
+    if past is None:
+        check_name(target.state_dir, name)
 
     was_up = target.is_up()
     try:
         if not was_up:
             warn(target)
             bring_up(target, timeout)
-        result = execute(target, flower_app, overrides, name)
+        if past is not None:
+            past.end(target)
+        result = execute(target, flower_app, overrides, name, past.folder if past else None)
     finally:
         if not was_up:
             with ERR.status(f"federation {target.name}: stopping"):
@@ -85,7 +109,40 @@ def run(
     report(result, json)
 
 
-def execute(federation: Federation, app: App, overrides: Mapping[str, Scalar], name: str) -> dict[str, Any]:
+def chosen(
+    strategy: str | None,
+    settings: list[str],
+    app: App,
+    federation: Federation,
+    overrides: Mapping[str, Scalar],
+) -> str | None:
+    """The strategy's spec: the option's, else the run config's, the federation's, the app's; with settings.
+
+    None where nothing but the app's own default is meant.
+    """
+    block = federation.config.strategy
+    given = strategy if strategy is not None else overrides.get(STRATEGY)
+    if STRATEGY not in app.config:
+        if strategy is not None or settings:
+            option = "--strategy" if strategy is not None else "--set"
+            raise ConfigError(f"{option}: {app.name} takes none: its run config has no key 'strategy'")
+        return None
+    if given is None and block is None and not settings:
+        return None
+    from ..strategies import compose, from_mapping  # Flower takes a second to import
+
+    if given is None:
+        given = from_mapping(block) if block is not None else str(app.config[STRATEGY])
+    return compose(str(given), settings)
+
+
+def execute(
+    federation: Federation,
+    app: App,
+    overrides: Mapping[str, Scalar],
+    name: str,
+    resume: Path | None = None,
+) -> dict[str, Any]:
     """Submit, follow, and return the result with the run's folder in it."""
     submitted = submit(
         federation.state_dir,
@@ -95,6 +152,7 @@ def execute(federation: Federation, app: App, overrides: Mapping[str, Scalar], n
         name=name,
         strategy=str(overrides[STRATEGY]) if STRATEGY in overrides else None,
         nodes=federation.num_nodes,
+        resume=resume,
     )
     ERR.print(f"run {submitted.name} (Flower's id {submitted.run_id})", highlight=False)
     return follow(federation, submitted) | {"folder": str(submitted.folder)}
@@ -125,6 +183,10 @@ def check(app: App, config: Mapping[str, Scalar], num_nodes: int) -> None:
         finally:
             sys.path.remove(str(app.path))
         judge(config, num_nodes)
+
+
+def _target(federation: str | None, nodes: int | None) -> Federation:
+    return find(federation) if nodes is None else Federation.ephemeral(nodes=nodes)
 
 
 def _folder(app: str) -> Path:

@@ -20,6 +20,10 @@ def up(
     Run it again after editing the file: nodes are added or stopped to match.
     """
     target = find(federation)
+    if target.config.strategy is not None:
+        from ..strategies import check, from_mapping  # Flower takes a second to import
+
+        check(from_mapping(target.config.strategy), target.num_nodes)
     if dry_run:
         plan = target.plan()
         if json:

@@ -149,6 +149,8 @@ class FederationConfig(_Model):
     name: Name = "local"
     security: Literal["tls", "insecure"] = "tls"
     partitions: int | None = Field(default=None, ge=1)
+    strategy: str | dict[str, Any] | None = None
+    """For runs that name none: a spec, or a mapping with ``name`` and settings; the strategies judge it."""
     superlink: SuperLinkConfig = SuperLinkConfig()
     sites: dict[Name, Site] = Field(min_length=1)
 

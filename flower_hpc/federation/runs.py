@@ -1,5 +1,6 @@
 """Runs on a federation: submit an app under a run name, ask how it is, stop it."""
 
+import fcntl
 import json
 import re
 import secrets
@@ -11,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FederationError
+from ..telemetry.events import FILE as EVENTS
+from ..telemetry.report import RESULT
+from ..telemetry.runlock import LOCK
 from .flwr_cli import flwr
+from .state import write_json
+
+REQUEST = "request.json"
 
 Scalar = bool | int | float | str
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -70,6 +77,8 @@ class Submitted:
     run_id: int
     name: str
     folder: Path
+    read_from: int = 0
+    """Where this attempt's events begin in the run's file, in bytes."""
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Scalar]:
@@ -123,11 +132,17 @@ def submit(
     name: str,
     strategy: str | None,
     nodes: int,
+    resume: Path | None = None,
 ) -> Submitted:
     """Hand an app to the federation's SuperLink.
 
     The request file that says the run's name, folder and strategy is named after Flower's run id, which is
     known only afterwards: until it is there, a marker makes the ServerApp wait for it.
+
+    Parameters
+    ----------
+    resume : Path, optional
+        Folder of the run that goes on, perhaps in another federation's state; default: a new run.
 
     Raises
     ------
@@ -136,10 +151,17 @@ def submit(
     FederationError
         The SuperLink refuses, or cannot be reached.
     """
-    check_name(state_dir, name)
-    folder, requests = state_dir / "runs" / name, state_dir / "requests"
+    requests = state_dir / "requests"
     requests.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True)
+    if resume is None:
+        check_name(state_dir, name)
+        folder = state_dir / "runs" / name
+        folder.mkdir(parents=True)
+    else:
+        folder = resume
+        (folder / RESULT).unlink(missing_ok=True)  # of the attempt that ended
+    events = folder / EVENTS
+    read_from = events.stat().st_size if events.exists() else 0
     config = folder / "run-config.toml"
     config.write_text("".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in overrides.items()))
     marker = requests / f"{name}.submitting"
@@ -151,14 +173,46 @@ def submit(
         said = flwr(state_dir / "flwr", *args)
         run_id = int(said["run-id"])
         request = {"run": name, "run_dir": str(folder), "strategy": strategy, "nodes": nodes}
-        part = requests / f"{run_id}.json.part"
-        part.write_text(json.dumps(request))
-        part.replace(requests / f"{run_id}.json")
+        write_json(requests / f"{run_id}.json", {**request, "resume": resume is not None})
+        again = {"app": str(app.path), "overrides": dict(overrides), "run_id": run_id}
+        write_json(folder / REQUEST, {**request, **again, "federation": connection})
     except (KeyError, ValueError) as error:
         raise FederationError(f"flwr run gave no run id: {error}") from error
     finally:
         marker.unlink(missing_ok=True)
-    return Submitted(run_id, name, folder)
+    return Submitted(run_id, name, folder, read_from)
+
+
+def find_run(name: str, home: Path) -> Path:
+    """The folder of a run, whichever federation it ran on.
+
+    Raises
+    ------
+    ConfigError
+        No such run, one of several federations, or one that was never submitted.
+    """
+    found = sorted(home.glob(f"*/runs/{name}")) if RUN_NAME.fullmatch(name) else []
+    if not found:
+        known = sorted((p for p in home.glob("*/runs/*")), key=lambda p: -p.stat().st_mtime)
+        words = ", ".join(p.name for p in known[:5]) or "none"
+        raise ConfigError(f"--resume: no run {name!r} in {home}; the latest are: {words}")
+    if len(found) > 1:
+        raise ConfigError(f"--resume: several runs are called {name!r}: {', '.join(map(str, found))}")
+    if not (found[0] / REQUEST).exists():
+        raise ConfigError(f"--resume: {found[0]} has no {REQUEST}: it was never submitted")
+    return found[0]
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a living process works on a run: it holds the lock in the run's folder."""
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def state_of(state_dir: Path, connection: str, run_id: int) -> tuple[str, str]:

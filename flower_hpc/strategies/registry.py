@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from flwr.serverapp import strategy as flower
@@ -82,8 +83,9 @@ FLOWER: dict[str, Callable[..., Any]] = {
     for name in flower.__all__
     if isinstance(value := getattr(flower, name), type) and issubclass(value, flower.FedAvg)
 }
+MARKUP = re.compile(r"(?::\w+:)?`+([^`]*)`+")
 LINK = re.compile(r"https?://[^\s,;)]+")
-OPTIONS = "further options of hybrid()"
+NOT_SPEC = {"run_name", "run_dir", "resume", "facts"}  # a run's own
 
 
 def describe() -> list[dict[str, Any]]:
@@ -98,21 +100,30 @@ def describe() -> list[dict[str, Any]]:
             module = inspect.getmodule(make)
             link = LINK.search(text) or LINK.search((module and module.__doc__) or "")
             parameters = _parameters(name, make)
-            entry: dict[str, Any] = {"kind": kind, "name": name, "summary": text.partition("\n")[0].replace("``", "")}
+            entry: dict[str, Any] = {"kind": kind, "name": name, "summary": MARKUP.sub(r"\1", text.partition("\n")[0])}
             found.append(entry | {"parameters": parameters, "paper": link.group(0) if link else None})
     return found
 
 
 def _parameters(name: str, make: Callable[..., Any]) -> dict[str, str | None]:
-    found = inspect.signature(Settings if name == "hybrid" else make).parameters.values()
-    # a factory's default is an object that the signature does not show
-    own = {"run_name", "run_dir", "resume", "facts"} if name == "hybrid" else set()
+    if make is HybridStrategy:  # its signature is one of keywords; these are their defaults
+        return {f.name: _text(getattr(Settings(), f.name)) for f in fields(Settings) if f.name not in NOT_SPEC}
+    found = inspect.signature(make).parameters.values()
     return {
-        p.name: None if p.default is p.empty else _text(p.default)
+        p.name: None if p.default is p.empty else _text(_made(make, p.name, p.default))
         for p in found
-        if p.kind is not p.VAR_KEYWORD and p.name not in own
+        if p.kind is not p.VAR_KEYWORD
     }
 
 
+def _made(make: Callable[..., Any], name: str, default: object) -> object:
+    # the default of a dataclass's field may be a factory, which a signature does not show
+    for field in fields(make) if is_dataclass(make) else ():
+        if field.name == name and field.default_factory is not MISSING:
+            return field.default_factory()
+    return default
+
+
 def _text(default: object) -> str:
-    return "the usual" if "factory" in repr(default) else repr(default)
+    names = [name for name, make in NAMES.items() if make is type(default)]
+    return names[0] if names else repr(dict(default)) if isinstance(default, Mapping) else repr(default)

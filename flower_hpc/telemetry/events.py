@@ -103,9 +103,11 @@ def read_events(path: Path) -> Iterator[Event]:
                 yield json.loads(line)
 
 
-def follow_events(path: Path, finished: Callable[[], bool], poll_s: float = 0.2) -> Iterator[Event]:
-    """Yield events as they are written, until ``finished()`` is true and all are read."""
-    position, last = 0, False
+def follow_events(
+    path: Path, finished: Callable[[], bool], poll_s: float = 0.2, position: int = 0
+) -> Iterator[Event]:
+    """Yield events from byte ``position`` on as they are written, until ``finished()`` and all are read."""
+    last = False
     while True:
         if path.exists():
             with path.open(encoding="utf-8") as file:

@@ -15,6 +15,7 @@ from ...clock import WALL, Clock
 from ...errors import ConfigError, FlowerHpcError, RunError
 from ...records import num_bytes, to_weights
 from ...telemetry import EventLog, read_events, save_result
+from ...telemetry.runlock import RunLock
 from .choosing import Chooser
 from .collect import Collector, Flight, Online
 from ..cutoff import Cutoff, Progress
@@ -56,6 +57,7 @@ class Run:
         self.settings, self._hooks, self._timeout = settings, hooks, timeout
         self._configs = (train_config or ConfigRecord(), evaluate_config or ConfigRecord())
         self.clock: Clock = getattr(grid, "clock", WALL)
+        self._lock = RunLock(settings.run_dir)
         self.events = EventLog(settings.run_dir, self.clock)
         self.state = RunState(self.clock, random.Random(settings.seed))
         self.intake = Intake(settings, initial_arrays, self.events, self.state)
@@ -79,6 +81,7 @@ class Run:
 
     def __enter__(self) -> Self:
         """Begin to poll, and to record; a run that is resumed goes on from its last checkpoint."""
+        self._lock.__enter__()
         found = self._savepoint.load(self._hooks) if self.settings.resume else None
         if self.settings.resume and found is None:
             LOG.warning("nothing to resume in %s: the run starts anew", self.settings.run_dir)
@@ -107,6 +110,7 @@ class Run:
         self.result.arrays = self.intake.model.record
         if self.events.path is not None and self.events.folder is not None:
             save_result(self.events.folder, read_events(self.events.path), self.result.arrays)
+        self._lock.__exit__(kind, error, trace)
 
     @property
     def resumed(self) -> bool:
