@@ -30,7 +30,7 @@ Group = dict[str, Any]  # due, latest: seconds since the epoch; members: {node: 
 
 @dataclass(frozen=True)
 class Compass(Work, Cutoff):
-    """Work and cutoff in one: give the same object as both.
+    """Local steps such that a group's nodes arrive together; give the same object as work and as cutoff.
 
     Parameters
     ----------

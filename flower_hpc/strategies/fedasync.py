@@ -26,7 +26,8 @@ class FedAsync(HybridStrategy):
         Strength of the clients' proximal term, >= 0; default 0.005, the paper's. 0: none.
     **options
         As for :class:`HybridStrategy`, except ``cutoff``, ``work``, ``server_lr``, ``damped``. Staleness is
-        ``Polynomial(0.5)`` unless given; nothing is evaluated on nodes unless asked for.
+        ``Polynomial(0.5, max_staleness=100)`` unless given (each reply makes a version, so that with n nodes most
+        replies are about n versions old); nothing is evaluated on nodes unless asked for.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class FedAsync(HybridStrategy):
         positive("alpha", alpha, most=1.0)
         number("rho", rho, least=0)
         defaults: HybridOptions = {
-            "staleness": Polynomial(0.5),
+            "staleness": Polynomial(0.5, max_staleness=100),
             "mix": "models",
             "refill": True,
             "fraction_evaluate": 0.0,

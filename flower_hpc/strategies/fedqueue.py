@@ -1,4 +1,4 @@
-"""FedQueue (2026, https://arxiv.org/abs/2605.02125) as a preset of the loop; see ``queue_aware.py``."""
+"""FedQueue (FedQueue 2026, https://arxiv.org/abs/2605.02125) as a preset of the loop; see ``queue_aware.py``."""
 
 from typing import Unpack
 

@@ -1,4 +1,4 @@
-"""FedQueue's work and admission (2026, https://arxiv.org/abs/2605.02125): rounds that know of batch queues.
+"""FedQueue's work and admission (FedQueue 2026, https://arxiv.org/abs/2605.02125): rounds that know of batch queues.
 
 For a round of ``T`` seconds and a node whose wait in its queue is expected to be ``q`` (frozen when it is asked)
 

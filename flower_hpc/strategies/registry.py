@@ -84,7 +84,7 @@ FLOWER: dict[str, Callable[..., Any]] = {
     if isinstance(value := getattr(flower, name), type) and issubclass(value, flower.FedAvg)
 }
 MARKUP = re.compile(r"(?::\w+:)?`+([^`]*)`+")
-LINK = re.compile(r"https?://[^\s,;)]+")
+PAPER = re.compile(r"\(([^();]*\b(?:19|20)\d\d\b[^();]*)")  # in brackets, with a year
 NOT_SPEC = {"run_name", "run_dir", "resume", "facts"}  # a run's own
 
 
@@ -97,12 +97,18 @@ def describe() -> list[dict[str, Any]]:
     for kind, members in KINDS.items():
         for name, make in members.items():
             text = inspect.getdoc(make) or ""
-            module = inspect.getmodule(make)
-            link = LINK.search(text) or LINK.search((module and module.__doc__) or "")
-            parameters = _parameters(name, make)
-            entry: dict[str, Any] = {"kind": kind, "name": name, "summary": MARKUP.sub(r"\1", text.partition("\n")[0])}
-            found.append(entry | {"parameters": parameters, "paper": link.group(0) if link else None})
+            entry: dict[str, Any] = {"kind": kind, "name": name}
+            entry["summary"] = MARKUP.sub(r"\1", text.partition("\n")[0])
+            found.append(entry | {"parameters": _parameters(name, make), "paper": _paper(make)})
     return found
+
+
+def _paper(make: Callable[..., Any]) -> str | None:
+    module = inspect.getmodule(make)
+    for text in (inspect.getdoc(make) or "", (module and inspect.getdoc(module)) or ""):
+        if found := PAPER.search(text):
+            return " ".join(found.group(1).split())
+    return None
 
 
 def _parameters(name: str, make: Callable[..., Any]) -> dict[str, str | None]:

@@ -5,7 +5,7 @@ model that the node's update is against. tau = 0 is always worth 1. ``max_stalen
 are dropped, and the server lets go of the model versions that they started from; default 20.
 
 Constant, polynomial and hinge are FedAsync's (Xie et al. 2019, https://arxiv.org/abs/1903.03934, section 5.2);
-harmonic and exponential FedQueue's (https://arxiv.org/abs/2605.02125).
+harmonic and exponential are FedQueue's.
 """
 
 import math
@@ -110,7 +110,7 @@ class Hinge(_Bounded):
 
 @dataclass(frozen=True)
 class Harmonic(_Bounded):
-    """``1 / (1 + beta tau)``: FedQueue's default.
+    """``1 / (1 + beta tau)``: FedQueue's default (FedQueue 2026, https://arxiv.org/abs/2605.02125).
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class Harmonic(_Bounded):
 
 @dataclass(frozen=True)
 class Exponential(_Bounded):
-    """``exp(-beta tau)``: FedQueue's other one.
+    """``exp(-beta tau)``: FedQueue's other one (FedQueue 2026, https://arxiv.org/abs/2605.02125).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What is an update worth in the average?
+"""What is an update worth in the average? By data size, loss or gradient variance (Ghimire et al. 2025).
 
 A client reports its loss and its gradient variance itself, so those count within bounds: the largest weight
 of a round is at most ``max_ratio`` times the smallest that is not 0. Bounds lie around the mean weight that
@@ -63,7 +63,7 @@ class Weighting(ABC):
 
 @dataclass(frozen=True)
 class ByExamples(Weighting):
-    """Weigh by the number of training examples, FedAvg's ``n_k / n``.
+    """Weigh by the number of training examples, FedAvg's ``n_k / n`` (McMahan et al. 2017).
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ class ByExamples(Weighting):
 class ByLoss(Weighting):
     """``n_i exp(beta (L_i - L))``, ``L`` the nodes' mean loss.
 
-    Above 0 nodes on which the model does badly count more (fairness, as agnostic federated learning, Mohri et al.
-    2019, https://arxiv.org/abs/1902.00146, by exponential weights); below 0 those that fit (FLUTE's DGA,
+    Above 0 nodes on which the model does badly count more (Mohri et al. 2019, https://arxiv.org/abs/1902.00146,
+    agnostic federated learning; here by exponential weights); below 0 those that fit (FLUTE's DGA,
     https://arxiv.org/abs/2203.13789, has the softmax of the negative loss).
 
     Parameters
@@ -123,7 +123,7 @@ class ByLoss(Weighting):
 
 @dataclass(frozen=True)
 class ByGradientVariance(Weighting):
-    """``n_i / (v_i + epsilon)``: inverse-variance weights, noisy updates count less (Ghimire et al. 2025).
+    """``n_i / (v_i + epsilon)``: inverse-variance weights, noisy updates count less.
 
     Clients are asked to report ``gradient-variance``, that of their batch gradients around their mean.
 
