@@ -28,6 +28,10 @@ class NodeHistory:
 
     profile: dict[str, Scalar] = field(default_factory=dict)
     """What its own ``ReportProfile`` said; empty for an app without it."""
+    queried: bool = False
+    """Whether it was asked for its resources before it trained."""
+    profiled: int | None = None
+    """The round that last asked for them."""
     selected: int = 0
     completed: int = 0
     late: int = 0

@@ -57,8 +57,6 @@ class Dispatcher:
     ) -> None:
         self._settings, self._state, self._intake, self._events = settings, state, intake, events
         self._grid, self._collector = grid, collector
-        self._profiled: dict[str, int] = {}  # the round in which each was last asked for its resources
-        self._queried: set[str] = set()
 
     def view(self, nodes: Sequence[Online]) -> GridView:
         """The grid as a strategy sees it that configures messages for ``nodes``."""
@@ -81,8 +79,10 @@ class Dispatcher:
 
     def query(self, nodes: Sequence[Online]) -> list[Flight]:
         """Ask nodes that were not asked yet for their resources."""
-        new = [n for n in nodes if n.name not in self._queried]
-        self._queried |= {n.name for n in new}
+        ledger = self._state.ledger
+        new = [n for n in nodes if not ledger.of(n.name).queried]
+        for node in new:
+            ledger.of(node.name).queried = True
         messages = [
             Message(RecordDict({CONFIG: ConfigRecord({})}), n.node_id, PROFILE_QUERY, ttl=PROFILE_LOST_AFTER_S)
             for n in new
@@ -97,10 +97,10 @@ class Dispatcher:
         settings, state = self._settings, self._state
         asks = {**self._who(), **settings.weighting.asks, DEADLINE_S: self._budget_s()}
         if settings.profile_every:
-            due = state.round - self._profiled.get(node, -settings.profile_every) >= settings.profile_every
+            past = state.ledger.of(node)
+            due = past.profiled is None or state.round - past.profiled >= settings.profile_every
             asks[WANT_PROFILE] = due
-            if due:
-                self._profiled[node] = state.round
+            past.profiled = state.round if due else past.profiled
         if self._intake.control:
             asks |= self._intake.control.asks()
         return asks | dict(work)

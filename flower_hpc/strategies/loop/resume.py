@@ -49,7 +49,7 @@ class Savepoint:
         self._fresh = not settings.resume
         self._unsaved: set[str] = set()
 
-    def save(self, hooks: Strategy) -> None:
+    def save(self) -> None:
         """Save, if the round is one of those to save."""
         if self._files is None or self._state.round % self._settings.checkpoint_every:
             return
@@ -58,10 +58,10 @@ class Savepoint:
         self._fresh = False
         with self._collector.lock:
             tree = self._tree()
-        tree["inner"] = self._inner(hooks)
+        tree["inner"] = self._inner()
         self._files.save(self._state.round, tree)
 
-    def load(self, hooks: Strategy) -> dict[str, Any] | None:
+    def load(self) -> dict[str, Any] | None:
         """Put back the newest checkpoint that is whole; returns what to tell of it, or None.
 
         Raises
@@ -108,7 +108,7 @@ class Savepoint:
             "grid_run": self._grid_run(),
         }
 
-    def _inner(self, hooks: Strategy) -> list[dict[str, Any]]:
+    def _inner(self) -> list[dict[str, Any]]:
         found = []
         for layer in inner_layers(self._settings):
             state = {k: v for k, v in vars(layer).items() if is_plain(v)}

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -12,10 +13,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from ...clock import WALL, Clock
-from ...errors import ConfigError, FlowerHpcError, RunError
+from ...errors import ConfigError, RunError
 from ...records import num_bytes, to_weights
-from ...telemetry import EventLog, read_events, save_result
-from ...telemetry.runlock import RunLock
 from .choosing import Chooser
 from .collect import Collector, Flight, Online
 from ..cutoff import Cutoff, Progress
@@ -25,6 +24,7 @@ from ..inner import minimum_nodes, sampled_clients
 from .intake import Intake
 from ..options import Settings
 from .outcomes import LOG, Outcomes
+from .record import Record
 from .resume import Savepoint
 from .state import RunState
 
@@ -57,8 +57,8 @@ class Run:
         self.settings, self._hooks, self._timeout = settings, hooks, timeout
         self._configs = (train_config or ConfigRecord(), evaluate_config or ConfigRecord())
         self.clock: Clock = getattr(grid, "clock", WALL)
-        self._lock = RunLock(settings.run_dir)
-        self.events = EventLog(settings.run_dir, self.clock)
+        self._record = Record(settings, self.clock)
+        self.events = self._record.events
         self.state = RunState(self.clock, random.Random(settings.seed))
         self.intake = Intake(settings, initial_arrays, self.events, self.state)
         self.result = Result(arrays=initial_arrays)
@@ -77,12 +77,26 @@ class Run:
         self._cutoff: Cutoff = settings.cutoff
         self._failed_rounds = self._done = 0
         self._skipped = ""
-        self._started = self._round_started = self.clock.now()
+        self._round_started = self.clock.now()
 
     def __enter__(self) -> Self:
         """Begin to poll, and to record; a run that is resumed goes on from its last checkpoint."""
-        self._lock.__enter__()
-        found = self._savepoint.load(self._hooks) if self.settings.resume else None
+        with ExitStack() as held:
+            held.enter_context(self._record)
+            held.push(self._leave)
+            self._begin()
+            held.enter_context(self._collector)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop polling; save the result and the model, also those of a run that failed."""
+        self._held.__exit__(kind, error, trace)
+
+    def _begin(self) -> None:
+        found = self._savepoint.load() if self.settings.resume else None
         if self.settings.resume and found is None:
             LOG.warning("nothing to resume in %s: the run starts anew", self.settings.run_dir)
         strategy, size = type(self._hooks).__name__, num_bytes(self.intake.model.record)
@@ -91,26 +105,13 @@ class Run:
             self._done = self.state.round
             self.events.write("run_resumed", **found)
             LOG.info("resumed after round %s, model version %s", self._done, self.intake.model.version)
-        self._collector.__enter__()
-        return self
 
-    def __exit__(
+    def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop polling; save the result and the model, also those of a run that failed."""
-        self._collector.__exit__(kind, error, trace)
-        seconds = round(self.clock.now() - self._started, 3)
-        in_flight = sorted(f.node.name for f in self._collector.flights.values())
-        if error is None:
-            self.events.write("run_finished", seconds=seconds, in_flight=in_flight)
-        else:
-            code = error.exit_code if isinstance(error, FlowerHpcError) else 1
-            words = str(error) or type(error).__name__
-            self.events.write("run_failed", seconds=seconds, error=words, exit_code=code)
         self.result.arrays = self.intake.model.record
-        if self.events.path is not None and self.events.folder is not None:
-            save_result(self.events.folder, read_events(self.events.path), self.result.arrays)
-        self._lock.__exit__(kind, error, trace)
+        in_flight = sorted(f.node.name for f in self._collector.flights.values())
+        self._record.end(error, in_flight, self.result.arrays)
 
     @property
     def resumed(self) -> bool:
@@ -130,7 +131,8 @@ class Run:
             self.events.write("round_started", round=number, of=num_rounds, online=online, busy=busy)
         with self._collector.lock:
             self._round_started, self.state.round = self.clock.now(), number
-            self.state.ledger.new_round()
+            if number != self._done:
+                self.state.ledger.new_round()
             self.intake.open(number)
             self._outcomes.evaluations = []
         return number != self._done
@@ -254,7 +256,7 @@ class Run:
         version, number = self.intake.model.version, self.state.round
         self.events.write("aggregated", round=number, version=version, replies=joined, late=late)
         LOG.info("aggregated %s updates, %s of them late: model version %s", joined, late, version)
-        self._savepoint.save(self._hooks)
+        self._savepoint.save()
 
     def evaluate_on_nodes(self) -> None:
         """Federated evaluation on idle nodes."""
