@@ -77,8 +77,8 @@ def test_a_nodes_variate_survives_between_rounds_and_becomes_its_gradient_at_the
 
 def test_a_late_update_still_leads_to_the_optimum():
     strategy = Scaffold(cutoff=FirstK(1), fraction_evaluate=0.0)
-    nodes = [InProcessNode("fast", 1.0), InProcessNode("slow", 1.6)]
-    assert abs(trained(strategy, nodes, rounds=400) - OPTIMUM).max() < 0.25
+    nodes = [InProcessNode("fast", 1.0), InProcessNode("slow", 2.6)]
+    np.testing.assert_allclose(trained(strategy, nodes, rounds=300), OPTIMUM, atol=1e-6)
 
 
 def test_a_late_reply_that_is_discarded_does_not_move_where_training_converges():
@@ -131,7 +131,5 @@ def test_the_servers_variate_moves_by_the_share_of_nodes_that_were_heard():
 
 @pytest.mark.parametrize("options", [{"control": True}, {"inner": None}, {"server_lr": math.nan}], ids=str)
 def test_wrong_values_are_refused_in_one_line(options):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"\A.*{next(iter(options))}.*\Z"):
         Scaffold(**options)
-    assert "\n" not in str(caught.value)
-    assert next(iter(options)) in str(caught.value)

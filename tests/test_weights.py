@@ -244,7 +244,5 @@ BAD += [(ours.FedNova, {"normalise_steps": True}), (ours.FedAsync, {"server_lr":
 
 @pytest.mark.parametrize(("kind", "options"), BAD, ids=str)
 def test_wrong_values_are_refused_in_one_line(kind, options):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"\A.*{next(iter(options))}.*\Z"):
         kind(**options)
-    assert "\n" not in str(caught.value)
-    assert next(iter(options)) in str(caught.value)

@@ -97,7 +97,8 @@ def _count(row: dict[str, Any], event: Event) -> None:
     elif kind == "round_skipped":
         row["skipped"] = event["reason"]
     elif kind == "round_finished":
-        row["seconds"] = event["seconds"]
+        # a resumed run closes its first round once more
+        row["seconds"] = (row["seconds"] or 0) + event["seconds"]
 
 
 def _name(row: dict[str, Any], kind: str, nodes: list[str]) -> None:
