@@ -78,7 +78,7 @@ def test_a_wrong_run_is_refused_before_anything_starts(flower_hpc, tmp_path, arg
         (["run", "nope", "--nodes", 2], "one of: benchmark; got 'nope'"),
         (["run", ".", "--nodes", 2], "app must be a folder with a pyproject.toml"),
         (["run", "benchmark", "--nodes", 0], "nodes"),
-        (["run"], "Missing argument 'APP'"),
+        (["run"], "give an APP to run"),
         (["nope"], "No such command 'nope'"),
         (["up", "--nope"], "No such option"),
         (["status"], "which federation?"),

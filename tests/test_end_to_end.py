@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from flower_hpc import apps
+from flower_hpc.telemetry import read_events
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(600)]
 BIN = Path(sys.executable).parent
@@ -108,3 +111,60 @@ def test_a_wrong_value_that_only_the_server_sees_is_one_line(shell, tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "shakespeare" in done.stderr.splitlines()[-1]
+
+
+def pids_of(folder, program):
+    """Processes of a program whose environment names the folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            here = str(folder).encode() in (entry / "environ").read_bytes()
+            if here and f"/{program}\0".encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def rounds_begun(events):
+    return [e["round"] for e in read_events(events) if e["event"] == "round_started"]
+
+
+def test_a_run_goes_on_after_kill_9_of_superlink_serverapp_and_command(shell, tmp_path):
+    config = ["-c", "num-rounds=6", "--strategy", "hybrid", "--set", "fraction_evaluate=0.0"]
+    (tmp_path / "federation.yaml").write_text("name: lab\nsites: {here: {nodes: 2}}\n")
+    assert shell("flower-hpc", "up").returncode == 0
+    env = os.environ | {"FLOWER_HPC_HOME": str(tmp_path / "home"), "FLWR_TELEMETRY_ENABLED": "0"}
+    command = [str(BIN / "flower-hpc"), "run", "benchmark", "--name", "long", *config]
+    events = tmp_path / "home/lab/runs/long/events.jsonl"
+    with (tmp_path / "first.log").open("wb") as log:
+        first = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
+        deadline = time.monotonic() + 200
+        while rounds_begun(events)[-1:] != [3]:
+            assert first.poll() is None, (tmp_path / "first.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        refused = shell("flower-hpc", "run", "--resume", "long")
+        assert (refused.returncode, refused.stderr.strip()) == (
+            2,
+            "error: --resume: run 'long' is still running",
+        )
+        first.kill()
+        first.wait()
+    home = tmp_path / "home/lab"
+    victims = pids_of(home, "flower-superlink") + pids_of(home, "flwr-serverapp")
+    assert len(victims) == 2
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+
+    done = shell("flower-hpc", "run", "--resume", "long", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert [r["round"] for r in result["rounds"]] == [1, 2, 3, 4, 5, 6]
+    assert result["accuracy"] >= 0.85
+    (resumed,) = [e for e in read_events(events) if e["event"] == "run_resumed"]
+    # the round under way is begun anew, what was learnt before is not learnt again
+    first_again = resumed["round"] + 1
+    assert rounds_begun(events)[-(6 - resumed["round"]) :] == list(range(first_again, 7))
+    assert resumed["round"] in (2, 3)
+    assert [e["round"] for e in read_events(events) if e["event"] == "aggregated"] == [1, 2, 3, 4, 5, 6]

@@ -15,7 +15,7 @@ from conftest import grid_of, stepping, weights
 from flower_hpc import strategies as ours
 from flower_hpc.compression import SendUpdates
 from flower_hpc.errors import ConfigError
-from flower_hpc.protocol import TRAIN_LOSS
+from flower_hpc.protocol import GRADIENT_VARIANCE, TRAIN_LOSS
 from flower_hpc.records import to_weights
 from flower_hpc.strategies import ByExamples, ByGradientVariance, ByLoss, Constant, Discard, Polynomial
 from flower_hpc.strategies.loop.join import Averaged, Part
@@ -90,7 +90,8 @@ def test_the_loss_weighs_as_its_sign_says():
     assert ByLoss(1.0).weight(high, known) > ByLoss(1.0).weight(low, known)
     assert ByLoss(-1.0).weight(high, known) < ByLoss(-1.0).weight(low, known)
     assert ByLoss(0.0).weight(high, known) == ByLoss(0.0).weight(low, known) == 3
-    assert ByGradientVariance(1e-8).weight(metrics(6, gradient_variance=2.0)) == pytest.approx(3)
+    usual = Usual(None, {GRADIENT_VARIANCE: 1.0})
+    assert ByGradientVariance(1e-8).weight(metrics(6, gradient_variance=2.0), usual) == pytest.approx(3)
 
 
 @pytest.mark.parametrize(("name", "base"), [("train-loss", 10.0), ("other", 60.0)])
@@ -115,7 +116,10 @@ def test_a_round_of_empty_replies_does_not_make_the_next_ones_worth_nothing():
 
 @pytest.mark.parametrize("reported", [{"num-examples": 1e200}, {"num-examples": 1e-200}], ids=str)
 def test_no_number_that_nodes_report_ends_the_run(reported):
-    grid = grid_of(lambda partition, received: ({"w": np.ones(3)}, reported), 2)
+    def reply_of(partition, received):
+        return {"w": np.ones(3)}, reported if partition == 0 else {"num-examples": 1}
+
+    grid = grid_of(reply_of, 2)
     np.testing.assert_allclose(trained(ours.HybridStrategy(fraction_evaluate=0.0), grid), 1)
 
 

@@ -6,8 +6,10 @@ from ..errors import ConfigError
 
 
 def is_number(value: object) -> bool:
-    """An int or a float, but no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """An int or a float that a float can hold, but no bool."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < 2**1023
 
 
 def number(what: str, value: object, least: float = -math.inf, most: float = math.inf) -> None:

@@ -13,7 +13,7 @@ a group is being made, and a node that dies leaves its group.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,10 @@ class Compass(Work, Cutoff):
 
     def holds(self, node: str, seen: Situation) -> bool:
         """Whether it has arrived and its group has not."""
-        return any(group["members"].get(node, False) for group in _groups(seen.memory).values())
+        return any(
+            group["members"].get(node, False) and not _over(group, seen.now)
+            for group in _groups(seen.memory).values()
+        )
 
     def answered(self, node: str, seen: Situation) -> None:
         """It has arrived."""
@@ -74,9 +77,11 @@ class Compass(Work, Cutoff):
         for group in _groups(seen.memory).values():
             group["members"].pop(node, None)
 
-    def closed(self, seen: Situation) -> None:
-        """Groups that are complete, empty or past their time are no more."""
+    def closed(self, seen: Situation, under_way: Collection[str]) -> None:
+        """Who has gone leaves; groups that are complete, empty or past their time are no more."""
         groups = _groups(seen.memory)
+        for group in groups.values():
+            group["members"] = _present(group, under_way)
         for key in [k for k, group in groups.items() if _over(group, seen.now)]:
             del groups[key]
 
@@ -88,8 +93,9 @@ class Compass(Work, Cutoff):
     def reason(self, progress: Progress) -> str | None:
         """Is a group complete, or past its latest time with somebody there?"""
         for key, group in _groups(progress.memory).items():
-            arrived = sum(group["members"].values())
-            if arrived and _over(group, progress.now) and progress.joined:
+            members = _present(group, progress.under_way)
+            arrived = sum(members.values())
+            if arrived and progress.joined and (all(members.values()) or progress.now >= group["latest"]):
                 return f"group {key}: {arrived} of {len(group['members'])} arrived"
         return None
 
@@ -125,6 +131,11 @@ class Compass(Work, Cutoff):
 def steps_by(due: float, now: float, pace_s: float) -> int:
     """``floor((T - now) / v)``."""
     return math.floor((due - now) / pace_s)
+
+
+def _present(group: Group, under_way: Collection[str]) -> dict[str, bool]:
+    # who neither has arrived nor is on the way has gone
+    return {node: there for node, there in group["members"].items() if there or node in under_way}
 
 
 def _over(group: Group, now: float) -> bool:

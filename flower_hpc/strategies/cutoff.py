@@ -6,7 +6,7 @@ round also ends when nobody is left to wait for.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +31,8 @@ class Progress:
         Seconds since the round's messages left.
     joined : int
         Updates that the next model has so far, late ones among them.
-    in_flight : int
-        Train messages of any round that may still be answered.
+    under_way : collection of str
+        Nodes whose train messages, of any round, may still be answered.
     now : float
         Seconds since the clock's epoch.
     memory : mapping
@@ -44,7 +44,7 @@ class Progress:
     waiting: int
     elapsed_s: float
     joined: int = 0
-    in_flight: int = 0
+    under_way: Collection[str] = ()
     now: float = 0.0
     memory: Mapping[str, Any] = field(default_factory=dict)
 

@@ -60,8 +60,8 @@ class NodeHistory:
     """Steps that it does where nobody limits them."""
     examples: float | None = None
     examples_per_s: float | None = None
-    weight: float | None = None
-    """Of its last update, before staleness."""
+    watched: dict[str, float] = field(default_factory=dict)
+    """Metrics of its last update that the weighting goes by."""
     loss: float | None = None
     loss_rms: float | None = None
     variance: float | None = None

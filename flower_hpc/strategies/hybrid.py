@@ -140,7 +140,8 @@ class HybridStrategy(Strategy):
         num_rounds : int
             Rounds to run; default 3.
         timeout : float
-            Seconds after which a round is cut whatever the cutoff says; default 3600.
+            Seconds after which a round is cut whatever the cutoff says; default 3600, which a cutoff with a
+            longer time of its own overrules.
         train_config, evaluate_config : ConfigRecord, optional
             Entries for every message; neither is changed.
         evaluate_fn : callable, optional

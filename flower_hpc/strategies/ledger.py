@@ -4,6 +4,7 @@ Resource profile and history are what Ghimire et al. 2025 choose nodes by ("adap
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
@@ -11,6 +12,14 @@ from .history import FORGET_ROUND, NodeHistory, Scalar, smooth
 
 FIRST_REST_S, LONGEST_REST_S = 60.0, 3600.0
 LEAST_TRANSFER_S = 0.25  # what is faster than a poll cannot be told from it
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Means over the nodes, fixed while a round lasts; what nobody has told is missing."""
+
+    examples: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Ledger:
@@ -47,10 +56,11 @@ class Ledger:
         past = self.of(node)
         past.selected, past.last_round = past.selected + 1, number
 
-    def answered(self, node: str, duration_s: float) -> None:
-        """It answered, well or not: no longer suspect."""
+    def answered(self, node: str, duration_s: float | None = None) -> None:
+        """It answered, well or not: no longer suspect. ``duration_s`` where it is that of a training."""
         past = self.of(node)
-        past.took(duration_s)
+        if duration_s is not None:
+            past.took(duration_s)
         past.rest_s = past.rest_until = 0.0
 
     def completed(self, node: str, number: int, worth: float, late: bool) -> None:
@@ -151,6 +161,18 @@ class Ledger:
         """Mean of a field of the histories over the nodes that have it."""
         values = [v for past in self._nodes.values() if (v := getattr(past, name)) is not None]
         return fmean(values) if values else None
+
+    def usual(self, watches: Iterable[str]) -> Usual:
+        """Means over the nodes of the number of examples and of what a weighting watches."""
+        examples = [past.examples for past in self._nodes.values() if past.examples]
+        found = {
+            key: [past.watched[key] for past in self._nodes.values() if key in past.watched]
+            for key in watches
+        }
+        return Usual(
+            fmean(examples) if examples else None,
+            {key: fmean(values) for key, values in found.items() if values},
+        )
 
     def learn_round(self, squared_norms: Iterable[float], mean_squared_norm: float) -> None:
         """How far the updates of an aggregation were from their mean, and the training loss now."""

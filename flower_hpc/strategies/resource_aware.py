@@ -2,7 +2,7 @@
 
 Nodes are scored by what their resources and history promise, the product of
 
-    speed        min(1, T / t_i) ** penalty      t_i: predicted seconds, T: the median of them
+    speed        min(1, T / t_i) ** penalty      t_i: predicted seconds, T: those of a node just fast enough
     reliability  (s_i + 2) / (s_i + f_i + 3)     mean of a Beta posterior over usable replies and failures,
                                                  exponentially forgotten
     balance      1 - exp(-w_i)                   w_i: rounds since it was last asked, over their average
@@ -13,7 +13,6 @@ and the best are taken. A node that failed ``n`` times in a row rests for ``2**n
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from .checks import number, whole
 from .ledger import Ledger
@@ -73,8 +72,8 @@ class ResourceAware(Share):
         forced = nodes[: min(slots, must_go([waited[n.name] for n in nodes], slots, every))]
         rest = [n for n in nodes if n not in forced]
         times = {n.name: seen.ledger.predict_s(n.name) for n in nodes}
-        pace = self._pace([times[n.name] for n in forced], list(times.values()))
-        usual = sum(waited.values()) / len(waited)
+        pace = self._pace([times[n.name] for n in forced], list(times.values()), slots)
+        usual = max(1.0, sum(waited.values()) / len(waited))
 
         def score(node: N) -> float:
             balance = 1 - math.exp(-waited[node.name] / usual)
@@ -94,7 +93,9 @@ class ResourceAware(Share):
         speed = 1.0 if not time_s or not pace_s else min(1.0, pace_s / time_s) ** self.penalty
         return speed * ledger.of(node).reliability
 
-    def _pace(self, forced: Sequence[float | None], times: Sequence[float | None]) -> float | None:
+    def _pace(
+        self, forced: Sequence[float | None], times: Sequence[float | None], slots: int
+    ) -> float | None:
         # a round with a slow node whose turn it is lasts long anyway: others as slow may come along
-        known, slow = [t for t in times if t is not None], [t for t in forced if t is not None]
-        return max([median(known), *slow]) if known else None
+        known, slow = sorted(t for t in times if t is not None), [t for t in forced if t is not None]
+        return max([known[min(slots, len(known)) - 1], *slow]) if known else None

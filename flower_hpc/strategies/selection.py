@@ -11,7 +11,7 @@ from .criteria import Where
 from .ledger import Ledger
 from .situation import Situation
 
-KNOWN_WITHOUT_PROFILE = {"name", "site"}
+KNOWN_WITHOUT_PROFILE = {"name"}  # a site too may be a label that only the node knows
 
 
 class Named(Protocol):

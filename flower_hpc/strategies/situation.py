@@ -28,7 +28,7 @@ class Situation:
         What policies keep between rounds, each under its own name: plain values and arrays, saved with the
         checkpoints.
     due_s : float
-        Seconds from dispatch at which time alone cuts this round; infinite if it never does.
+        Seconds until time alone cuts this round; infinite if it never does.
     """
 
     round: int = 1

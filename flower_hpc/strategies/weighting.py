@@ -1,34 +1,28 @@
 """What is an update worth in the average? By data size, loss or gradient variance (Ghimire et al. 2025).
 
 A client reports its loss and its gradient variance itself, so those count within bounds: the largest weight
-of a round is at most ``max_ratio`` times the smallest that is not 0. Bounds lie around the mean weight that
-nodes had so far (in the very first round around the first reply's), so that each reply can be added as it comes.
+of a round is at most ``max_ratio`` times the smallest that is not 0. Bounds lie around the nodes' mean number of
+examples, and factors are relative to the nodes' mean loss or variance, so that each reply can be added as it
+comes; in the very first round those of its first reply stand in.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flwr.app import MetricRecord
 
 from ..errors import ConfigError, ReplyError
 from ..protocol import GRADIENT_VARIANCE, NUM_EXAMPLES, TRAIN_LOSS, WANT_VARIANCE
 from .checks import number, positive
+from .ledger import Usual
 from .work import NOTHING, Assignment
 
 LARGEST_EXPONENT = 50.0
 
 
-@dataclass(frozen=True)
-class Usual:
-    """Means over the nodes, fixed while a round lasts; None where nothing is known."""
-
-    weight: float | None = None
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-
-
 UNKNOWN = Usual()
+MOST_EXAMPLES = 1e15
 
 
 class Weighting(ABC):
@@ -47,10 +41,15 @@ class Weighting(ABC):
     def weight(self, metrics: MetricRecord, usual: Usual = UNKNOWN) -> float:
         """Weight of the update that came with ``metrics``; ReplyError where it cannot be had."""
         raw = self.raw(metrics, usual)
-        if self.max_ratio is None or usual.weight is None or raw == 0:
+        if self.max_ratio is None or not usual.examples or raw == 0:
             return raw
         reach = math.sqrt(self.max_ratio)
-        return min(usual.weight * reach, max(usual.weight / reach, raw))
+        return min(usual.examples * reach, max(usual.examples / reach, raw))
+
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """Metrics whose means over the nodes it goes by."""
+        return ()
 
     @abstractmethod
     def raw(self, metrics: MetricRecord, usual: Usual) -> float:
@@ -58,7 +57,7 @@ class Weighting(ABC):
 
     def examples(self, metrics: MetricRecord) -> float:
         """The number of examples, which weighs evaluations too."""
-        return metric(metrics, self.key)
+        return metric(metrics, self.key, MOST_EXAMPLES)
 
 
 @dataclass(frozen=True)
@@ -114,16 +113,22 @@ class ByLoss(Weighting):
         number("beta", self.beta)
         _check(self)
 
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """The loss."""
+        return (self.loss,)
+
     def raw(self, metrics: MetricRecord, usual: Usual) -> float:
         """Examples times the loss's factor."""
-        off = metric(metrics, self.loss) - (usual.metrics.get(TRAIN_LOSS) or 0.0)
+        loss = metric(metrics, self.loss)
+        off = loss - usual.metrics.get(self.loss, loss)
         exponent = min(LARGEST_EXPONENT, max(-LARGEST_EXPONENT, self.beta * off))
         return self.examples(metrics) * math.exp(exponent)
 
 
 @dataclass(frozen=True)
 class ByGradientVariance(Weighting):
-    """``n_i / (v_i + epsilon)``: inverse-variance weights, noisy updates count less.
+    """``n_i (v + epsilon) / (v_i + epsilon)``, ``v`` the nodes' mean: inverse-variance weights, noisy updates count less.
 
     Clients are asked to report ``gradient-variance``, that of their batch gradients around their mean.
 
@@ -150,18 +155,27 @@ class ByGradientVariance(Weighting):
         """The variance."""
         return {WANT_VARIANCE: True}
 
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """The variance."""
+        return (GRADIENT_VARIANCE,)
+
     def raw(self, metrics: MetricRecord, usual: Usual) -> float:
         """Examples over variance."""
-        return self.examples(metrics) / (metric(metrics, GRADIENT_VARIANCE) + self.epsilon)
+        variance = metric(metrics, GRADIENT_VARIANCE)
+        mean = usual.metrics.get(GRADIENT_VARIANCE, variance)
+        return self.examples(metrics) * (mean + self.epsilon) / (variance + self.epsilon)
 
 
-def metric(metrics: MetricRecord, key: str) -> float:
-    """A finite number >= 0 that a client reported, or ReplyError."""
+def metric(metrics: MetricRecord, key: str, most: float = math.inf) -> float:
+    """A finite number in [0, most] that a client reported, or ReplyError."""
     value = metrics.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ReplyError(f"its metrics lack the weight {key!r}")
     if not 0 <= value < math.inf:
         raise ReplyError(f"its weight {key!r} is {value}, must be >= 0")
+    if value > most:
+        raise ReplyError(f"its weight {key!r} is {value}, must be at most {most:g}")
     return float(value)
 
 

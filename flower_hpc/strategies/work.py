@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -38,8 +38,8 @@ class Work(ABC):
         """Whether a fresh reply, so long in a queue, joins this model; else the next one. Default yes."""
         return True
 
-    def closed(self, seen: Situation) -> None:
-        """The round was cut."""
+    def closed(self, seen: Situation, under_way: Collection[str]) -> None:
+        """The round was cut, while the nodes ``under_way`` still work."""
         return
 
 
@@ -96,9 +96,9 @@ class Also(Work):
         """As the other."""
         return self.work.admits(node, queue_s, seen)
 
-    def closed(self, seen: Situation) -> None:
+    def closed(self, seen: Situation, under_way: Collection[str]) -> None:
         """As the other."""
-        self.work.closed(seen)
+        self.work.closed(seen, under_way)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,20 @@ class Chooser:
             free = [n for n in awake if not self._settings.work.holds(n.name, seen)]
             return sorted(selection.eligible(free, ledger), key=lambda n: (n.name, n.node_id))
 
+    def ready(self, fewest: int) -> bool:
+        """Whether a round may begin that needs at least ``fewest`` idle nodes."""
+        under_way = self._settings.goes_on and self._collector.waiting(MessageType.TRAIN)
+        enough = len(self.candidates()) >= fewest or bool(under_way)
+        return enough and len(self._collector.online) >= max(self._settings.min_nodes, fewest)
+
+    def shortage(self, fewest: int) -> str:
+        """Why it may not."""
+        idle, fit, online = len(self._collector.idle()), len(self.candidates()), len(self._collector.online)
+        of_them = "" if fit == idle else f", {fit} of them may be asked"
+        need = f"{self._settings.min_nodes} online" + (f" and {fewest} idle" if fewest > 1 else "")
+        after = f"after {self._settings.node_wait_s:g} s; needs {need}"
+        return f"{online} nodes online, {idle} idle{of_them} {after}"
+
     def choose(self, nodes: Sequence[Online]) -> list[Online]:
         """The policy's choice among ``nodes``."""
         return self._settings.selection.choose(nodes, self._state.situation(), self._room())

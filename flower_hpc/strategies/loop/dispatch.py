@@ -138,10 +138,12 @@ class Dispatcher:
     def _lost_after_s(self) -> float:
         if self._settings.lost_after_s is not None:
             return self._settings.lost_after_s
-        return max(MIN_LOST_AFTER_S, LOST_AFTER_DURATIONS * self._state.ledger.slowest_s())
+        slow = LOST_AFTER_DURATIONS * self._state.ledger.slowest_s()
+        due = self._state.due_s + self._settings.grace_s  # its round may last that long
+        return max(MIN_LOST_AFTER_S, slow, due if math.isfinite(due) else 0.0)
 
     def _budget_s(self) -> float:
         # work that would be discarded ends at the cut; else it is worth finishing
-        lost_after, due = self._lost_after_s(), self._state.due_s
+        lost_after, due = self._lost_after_s(), self._state.situation().due_s
         discards = self._settings.worth.weight(1) == 0
         return min(due, lost_after) if discards and math.isfinite(due) else lost_after

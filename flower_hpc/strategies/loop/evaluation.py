@@ -29,21 +29,18 @@ class Evaluation:
         intake: Intake,
         events: EventLog,
         result: Result,
-    ) -> None:
-        self._settings, self._hooks, self._state = settings, hooks, state
-        self._intake, self._events, self._result = intake, events, result
-
-    def on_nodes(
-        self,
-        nodes: list[Online],
-        config: ConfigRecord,
-        cutoff: Cutoff,
         dispatcher: Dispatcher,
         collector: Collector,
         outcomes: Outcomes,
     ) -> None:
+        self._settings, self._hooks, self._state = settings, hooks, state
+        self._intake, self._events, self._result = intake, events, result
+        self._dispatcher, self._collector, self._outcomes = dispatcher, collector, outcomes
+
+    def on_nodes(self, nodes: list[Online], config: ConfigRecord, cutoff: Cutoff) -> None:
         """Federated evaluation on idle nodes, cut as the training is; late evaluations are dropped."""
         number, inner = self._state.round, self._settings.inner
+        dispatcher, collector, outcomes = self._dispatcher, self._collector, self._outcomes
         if inner is None:
             nodes = self._state.rng.sample(nodes, int(self._settings.fraction_evaluate * len(nodes) + 1e-9))
         if not nodes or (inner is not None and len(nodes) < minimum_nodes(inner, "evaluate")):

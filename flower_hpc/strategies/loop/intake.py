@@ -4,14 +4,14 @@ Called by the collector, in its thread and under its lock.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from ...errors import ReplyError
-from ...protocol import EFFECTIVE_STEPS, NUM_STEPS, QUEUE_S, TRAIN_LOSS, TRAIN_S
+from ...protocol import EFFECTIVE_STEPS, NUM_STEPS, QUEUE_S, TRAIN_S
 from ...records import Weights, to_weights
 from ...telemetry import EventLog
 from .collect import Flight
@@ -21,7 +21,8 @@ from .messages import release
 from ..options import LEAST_INCLUSION, Settings
 from .replies import Reply, read_reply
 from .state import RunState
-from ..weighting import Usual, metric
+from ..ledger import Usual
+from ..weighting import metric
 from ..work import Work
 
 
@@ -41,11 +42,13 @@ class Model:
 
 @dataclass
 class Pot:
-    """A batch, and how many updates it has: all, and late ones."""
+    """A batch, and how many updates it has."""
 
     batch: Batch
     joined: int = 0
     late: int = 0
+    counted: int = 0
+    """Updates that weigh anything."""
 
 
 class Intake:
@@ -61,6 +64,8 @@ class Intake:
         SCAFFOLD's control variate.
     fresh : int
         Replies accepted since :meth:`open`.
+    full : callable, optional
+        Asked after each reply: from the first True on replies are held for the model after the next.
     """
 
     def __init__(self, settings: Settings, record: ArrayRecord, events: EventLog, state: RunState) -> None:
@@ -72,6 +77,7 @@ class Intake:
         self._held: list[tuple[Flight, Message, float, int]] | None = None
         self._usual = Usual()
         self.fresh = 0
+        self.full: Callable[[], bool] | None = None
         self._pot, self._next = self._new_pot(), self._new_pot()
 
     @property
@@ -85,6 +91,11 @@ class Intake:
         return self._pot.joined
 
     @property
+    def counted(self) -> int:
+        """How many of them weigh anything."""
+        return self._pot.counted
+
+    @property
     def late(self) -> int:
         """How many of them are late."""
         return self._pot.late
@@ -93,11 +104,11 @@ class Intake:
         """Replies to round ``number`` are fresh from now on."""
         self.round, self._open, self.fresh = number, True, 0
         ledger = self._state.ledger
-        self._usual = Usual(ledger.mean("weight"), {TRAIN_LOSS: ledger.mean("loss")})
+        self._usual = ledger.usual(self._settings.weighting.watches)
 
     def close(self) -> None:
         """The round is cut: what comes now is late."""
-        self._open = False
+        self._open, self.full = False, None
         if not self._pot.joined:  # nobody was admitted: those that were not are all there is
             self._pot, self._next = self._next, self._pot
 
@@ -114,15 +125,18 @@ class Intake:
         """
         if self._settings.inner is not None:
             self._pot = self._new_pot()
+        self.give_up()
 
     def take(self, flight: Flight, message: Message, duration_s: float, size: int) -> None:
         """Judge one train reply."""
-        if self._held is not None:  # a model is being computed: what this counts against is not yet known
+        if self._held is not None:  # a model is to be computed: what this counts against is not yet known
             self._held.append((flight, message, duration_s, size))
             return
         content = message.content
         self._judge(flight, message, duration_s, size)
         release(content)  # whatever was kept of it is elsewhere by now
+        if self.full is not None and self.full():
+            self._held = []
 
     def _judge(self, flight: Flight, message: Message, duration_s: float, size: int) -> None:
         name, work, seen = flight.node.name, self._settings.work, self._state.situation()
@@ -149,10 +163,11 @@ class Intake:
         if worth > 0:
             part = Part(reply.weight / self._inclusion(name), worth, self._steps(reply))
             norm = self._add(flight, message, reply, part, fresh=fresh, admitted=admitted)
-            if self.control and change is not None:
-                self.control.add(change)
             if norm is not None:
                 self._state.ledger.of(name).update_norm = math.sqrt(norm)
+        if self.control and change is not None:
+            # also where the update is dropped: the node has moved its own variate already
+            self.control.add(change)
         self._remember(flight, reply, duration_s, worth, late=not fresh)
         work.answered(name, seen)
 
@@ -165,6 +180,7 @@ class Intake:
         elif not admitted:
             base = self.model.weights  # it will be joined to the next version
         pot.joined, pot.late = pot.joined + 1, pot.late + (not fresh or not admitted)
+        pot.counted += part.weight > 0
         return pot.batch.add(message, reply, part, self.model.weights, base)
 
     def _remember(
@@ -174,9 +190,14 @@ class Intake:
         ledger.completed(name, self.round, worth, late)
         past = ledger.of(name)
         past.learn(reply.metrics, duration_s, flight.limited)
-        past.weight = reply.weight
-        if self._usual.weight is None and reply.weight > 0:
-            self._usual = Usual(reply.weight, self._usual.metrics)
+        watched = {
+            key: float(value)
+            for key in self._settings.weighting.watches
+            if isinstance(value := reply.metrics.get(key), int | float)
+        }
+        past.watched = watched
+        if self._usual.examples is None and past.examples:  # the very first round
+            self._usual = Usual(past.examples, watched)
 
     def _inclusion(self, node: str) -> float:
         if self._settings.inclusion is None:
@@ -191,7 +212,7 @@ class Intake:
 
     def begin_aggregate(self) -> Batch:
         """Take the updates so far out, and hold replies until :meth:`publish` or :meth:`give_up`."""
-        batch, self._held = self._pot.batch, []
+        batch, self._held = self._pot.batch, self._held or []
         self._pot, self._next = self._next, self._new_pot()
         return batch
 
@@ -221,7 +242,7 @@ class Intake:
     def to_tree(self) -> dict[str, Any]:
         """Model, older versions and what has come for the next one, for a checkpoint."""
         pots = [
-            {"joined": pot.joined, "late": pot.late, "batch": pot.batch.to_tree()}
+            {"counts": (pot.joined, pot.late, pot.counted), "batch": pot.batch.to_tree()}
             for pot in (self._pot, self._next)
             if isinstance(pot.batch, Averaged)
         ]
@@ -235,7 +256,7 @@ class Intake:
         self.bases = tree["bases"]
         for pot, saved in zip((self._pot, self._next), tree["pots"], strict=False):
             if isinstance(pot.batch, Averaged):
-                pot.joined, pot.late = saved["joined"], saved["late"]
+                pot.joined, pot.late, pot.counted = saved["counts"]
                 pot.batch.restore(saved["batch"])
         if self.control and tree["control"] is not None:
             self.control.restore(tree["control"])
@@ -262,8 +283,9 @@ class Intake:
 
 def queue_s(metrics: MetricRecord, duration_s: float) -> float:
     """Seconds that a reply's work waited: what it says, else all that was no training, else 0."""
-    for key, rest in ((QUEUE_S, 0.0), (TRAIN_S, duration_s)):
-        value = metrics.get(key)
-        if isinstance(value, int | float) and 0 <= value < math.inf:
-            return float(value) if not rest else max(0.0, duration_s - value)
+    queued, trained = metrics.get(QUEUE_S), metrics.get(TRAIN_S)
+    if isinstance(queued, int | float) and 0 <= queued < math.inf:
+        return float(queued)
+    if isinstance(trained, int | float) and 0 <= trained < math.inf:
+        return max(0.0, duration_s - trained)
     return 0.0

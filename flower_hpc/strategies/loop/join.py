@@ -110,7 +110,8 @@ class Averaged:
 
     def join(self, server_round: int, current: Weights) -> Joined:
         """The mean."""
-        step = self._lr * self._mean.total * self._steps / self._worth**2
+        # as ratios: products of what nodes report may overflow
+        step = self._lr * (self._mean.total / self._worth) * (self._steps / self._worth)
         if self._damped:
             step *= self._worth / self._plain
         new = self._mean.result(current, step)
@@ -137,23 +138,21 @@ class Gathered:
     def __init__(self, inner: Strategy) -> None:
         self._inner = inner
         self._needed = sampled_clients(inner)
-        self._replies: list[Message] = []
+        self._replies: list[tuple[Message, bool]] = []
         self.norms: list[float] = []
         self.moved = 0.0
 
     def add(
         self, message: Message, reply: Reply, part: Part, current: Weights, base: Weights | None
     ) -> float | None:
-        """Keep it, as weights: an update counts from the current model."""
-        weights = reply.arrays
-        if reply.is_update:
-            weights = add(current, weights)
-        elif base is not None:
-            weights = add(current, subtract(weights, base))
+        """Keep it; an update counts from the model that is current when they are joined."""
+        is_update, arrays = reply.is_update, reply.arrays
+        if not is_update and base is not None:
+            is_update, arrays = True, subtract(arrays, base)
         ((key, _),) = message.content.array_records.items()
         ((metrics_key, metrics),) = message.content.metric_records.items()
-        message.content = RecordDict({key: to_record(weights), metrics_key: metrics})
-        self._replies.append(message)
+        message.content = RecordDict({key: to_record(arrays), metrics_key: metrics})
+        self._replies.append((message, is_update))
         return None
 
     def short(self) -> str | None:
@@ -165,8 +164,12 @@ class Gathered:
 
     def join(self, server_round: int, current: Weights) -> Joined:
         """What the inner strategy makes of them, in the model's dtypes."""
+        for message, is_update in self._replies:
+            if is_update:
+                ((key, update),) = message.content.array_records.items()
+                message.content[key] = to_record(add(current, to_weights(update)))
         try:
-            record, metrics = self._inner.aggregate_train(server_round, self._replies)
+            record, metrics = self._inner.aggregate_train(server_round, [m for m, _ in self._replies])
         except (AggregationError, InconsistentMessageReplies):
             return None, None  # Flower has logged the reason
         if record is None:

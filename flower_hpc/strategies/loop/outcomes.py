@@ -61,15 +61,16 @@ class Outcomes:
     def replied(self, flight: Flight, reply: Message, duration_s: float) -> None:
         """A reply came, with content or an error."""
         if reply.has_error():
-            self._failed(flight, reply.error.code, (reply.error.reason or "").strip(), duration_s)
+            self._failed(flight, reply.error.code, (reply.error.reason or "").strip())
             return
         self._learn_name(flight, mark_of(reply).name)
         self._learn_profile(flight, reply, duration_s)
         if flight.kind == PROFILE_QUERY:
             return
-        self._state.ledger.answered(flight.node.name, duration_s)
+        trained = flight.kind == MessageType.TRAIN
+        self._state.ledger.answered(flight.node.name, duration_s if trained else None)
         size, seconds = message_bytes(reply), round(duration_s, 3)
-        if flight.kind == MessageType.TRAIN:
+        if trained:
             self._intake.take(flight, reply, duration_s, size)
             return
         number = self._intake.round
@@ -90,7 +91,7 @@ class Outcomes:
         self._events.write("node_lost", round=self._intake.round, node=name, reason=reason)
         LOG.warning("node %s is lost: %s", name, reason)
 
-    def _failed(self, flight: Flight, code: int, reason: str, duration_s: float) -> None:
+    def _failed(self, flight: Flight, code: int, reason: str) -> None:
         name, reason = flight.node.name, reason or f"error {code}"
         if flight.kind == PROFILE_QUERY and code not in LOST:
             return  # its app answers no such query: it is judged by its history alone
@@ -100,7 +101,7 @@ class Outcomes:
             return
         self._charge(flight)
         if code != ErrorCode.NODE_UNAVAILABLE:
-            self._state.ledger.answered(name, duration_s)
+            self._state.ledger.answered(name)  # how soon it fails says nothing of how long it works
         facts = {"round": self._intake.round, "kind": flight.kind, "node": name}
         self._events.write("reply_failed", **facts, reason=reason, code=code)
         LOG.warning("node %s failed: %s", name, reason)

@@ -9,7 +9,8 @@ from ...compression import unpack
 from ...errors import ReplyError
 from ...protocol import UPDATE, WEIGHTS, mark_of
 from ...records import Weights
-from ..weighting import UNKNOWN, Usual, Weighting
+from ..ledger import Usual
+from ..weighting import UNKNOWN, Weighting
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from .resume import Savepoint
 from .state import RunState
 
 TRAIN = MessageType.TRAIN
+DEFAULT_TIMEOUT_S = 3600.0
 
 
 class Run:
@@ -69,7 +70,15 @@ class Run:
         )
         self._chooser = Chooser(settings, self.state, self._collector, self._dispatcher)
         self._evaluation = Evaluation(
-            settings, hooks, self.state, self.intake, self.events, self.result
+            settings,
+            hooks,
+            self.state,
+            self.intake,
+            self.events,
+            self.result,
+            self._dispatcher,
+            self._collector,
+            self._outcomes,
         )
         self._savepoint = Savepoint(
             settings, self.state, self.intake, self._collector, self._outcomes, self.result
@@ -144,15 +153,9 @@ class Run:
         fewest = 1 if inner is None else max(minimum_nodes(inner, "train"), sampled_clients(inner) or 0)
         self._chooser.ask_profiles()
 
-        def enough() -> bool:
-            under_way = settings.goes_on and collector.waiting(TRAIN)
-            ready = len(self._chooser.candidates()) >= fewest or bool(under_way)
-            return ready and len(collector.online) >= max(settings.min_nodes, fewest)
-
-        if not collector.wait(enough, self.clock.now() + settings.node_wait_s):
-            idle, online = len(self._chooser.candidates()), len(collector.online)
-            need = f"{settings.min_nodes} online" + (f" and {fewest} idle" if fewest > 1 else "")
-            self._skip(f"{online} nodes online, {idle} idle after {settings.node_wait_s:g} s; needs {need}")
+        until = self.clock.now() + settings.node_wait_s
+        if not collector.wait(lambda: self._chooser.ready(fewest), until):
+            self._skip(self._chooser.shortage(fewest))
             return None
         with collector.lock:
             candidates, self.state.online = self._chooser.candidates(), len(collector.online)
@@ -178,7 +181,7 @@ class Run:
             sound = [n.name for n in nodes if not self.state.ledger.suspect(n.name)]
             predicted = [self.state.ledger.predict_s(name) for name in sound]
             self._cutoff = self.settings.cutoff.plan(predicted, self.state.situation())
-            self.state.due_s = min(self._cutoff.due_s(), self._timeout)
+            self.state.due_s, self.state.dispatched = self._due_s(), None
         return self._dispatcher.train(nodes, messages)
 
     def collect(self, sent: Sequence[Flight]) -> None:
@@ -187,21 +190,26 @@ class Run:
         With ``refill`` a node that answers meanwhile is given the current model at once.
         """
         collector, intake, flights = self._collector, self.intake, list(sent)
-        until = self.clock.now() + self.state.due_s
         dispatched, refill = self.clock.now(), self.settings.refill
+        until, self.state.dispatched = dispatched + self.state.due_s, dispatched
 
         def reason() -> str | None:
-            waiting, under_way = len(collector.waiting(TRAIN, self.state.round)), len(collector.waiting(TRAIN))
+            waiting = len(collector.waiting(TRAIN, self.state.round))
+            under_way = {f.node.name for f in collector.waiting(TRAIN)}
             elapsed, now = self.clock.now() - dispatched, self.clock.wall()
             asked, awaited = sum(f.awaited for f in flights), waiting
             if self._cutoff.counts_late:
-                awaited = under_way
+                awaited = len(under_way)
             if awaited == 0 and not (refill and self._chooser.spare()):
                 return "every node answered or is gone"
             memory = self.state.memory
             return self._cutoff.reason(
-                Progress(asked, intake.fresh, waiting, elapsed, intake.joined, under_way, now, memory)
+                Progress(asked, intake.fresh, waiting, elapsed, intake.counted, under_way, now, memory)
             )
+
+        if self._cutoff.counts_late:  # a buffer is full with its k-th update, whatever else a poll brings
+            with collector.lock:
+                intake.full = lambda: reason() is not None
 
         while collector.wait(lambda: reason() is not None or bool(refill and self._chooser.spare()), until):
             if reason() is not None:
@@ -212,14 +220,15 @@ class Run:
             flights += new
             refill = bool(new)  # what cannot be sent now is tried in the next round
         with collector.lock:
-            why = reason() or f"timeout {self._timeout:g} s"
+            why = reason() or f"timeout {self.state.due_s:g} s"
         collector.wait(
             lambda: intake.short() is None or not collector.waiting(TRAIN),
             self.clock.now() + self.settings.grace_s,
         )
         with collector.lock:
             intake.close()
-            self.settings.work.closed(self.state.situation())
+            under_way = {f.node.name for f in collector.waiting(TRAIN)}
+            self.settings.work.closed(self.state.situation(), under_way)
             waiting = sorted(f.node.name for f in collector.waiting(TRAIN, self.state.round))
         due_s = self.state.due_s if math.isfinite(self.state.due_s) else None
         number = self.state.round
@@ -260,14 +269,7 @@ class Run:
 
     def evaluate_on_nodes(self) -> None:
         """Federated evaluation on idle nodes."""
-        self._evaluation.on_nodes(
-            self._chooser.candidates(),
-            self._configs[1],
-            self._cutoff,
-            self._dispatcher,
-            self._collector,
-            self._outcomes,
-        )
+        self._evaluation.on_nodes(self._chooser.candidates(), self._configs[1], self._cutoff)
 
     def evaluate_centrally(self, evaluate_fn: EvaluateFn | None) -> None:
         """Evaluate on the server, where the caller can."""
@@ -281,6 +283,11 @@ class Run:
             failure = self._outcomes.last_failure
             words = f"; last failure of a node: {failure}" if failure else ""
             raise RunError(f"{self._failed_rounds} rounds in a row were skipped: {self._skipped}{words}")
+
+    def _due_s(self) -> float:
+        own = self._cutoff.due_s()
+        # Flower's default is for strategies that have no time of their own: it does not shorten a longer one
+        return own if math.isfinite(own) and self._timeout == DEFAULT_TIMEOUT_S else min(own, self._timeout)
 
     def _skip(self, reason: str) -> None:
         self._failed_rounds += 1

@@ -23,11 +23,15 @@ class RunState:
     online: int = 0
     due_s: float = math.inf
     """When time alone cuts the present round, in seconds from its dispatch."""
+    dispatched: float | None = None
+    """The clock's ``now()`` then."""
 
     def situation(self) -> Situation:
         """As a policy sees it."""
+        gone = 0.0 if self.dispatched is None else self.clock.now() - self.dispatched
+        left = max(0.0, self.due_s - gone)
         return Situation(
-            self.round, self.clock.wall(), self.online, self.ledger, self.rng, self.memory, self.due_s
+            self.round, self.clock.wall(), self.online, self.ledger, self.rng, self.memory, left
         )
 
     def to_tree(self) -> dict[str, Any]:
