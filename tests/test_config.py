@@ -58,7 +58,7 @@ WRONG = {
     "name: lab": "sites: is missing, must be a mapping of at least one site's name to its settings",
     "": "got None, must be a mapping",
     "- 1": "got [1], must be a mapping",
-    "nmae: lab": "nmae: unknown field, must be one of: name, security, partitions, superlink, sites",
+    "nmae: lab": "nmae: unknown field, must be one of: name, security, partitions, strategy,",
     "sites: {here: {nods: 4, nodes: 1}}": "sites.here.nods: unknown field, must be one of: launcher, nodes,",
     "superlink: {prot: 1}\nsites: {here: {nodes: 1}}": "superlink.prot: unknown field, must be one of: host",
     "superlink: {port: 70000}\nsites: {here: {nodes: 1}}": "superlink.port: got 70000, must be an integer",

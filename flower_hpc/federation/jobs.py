@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..launchers import JobSpec
-from ..protocol import NODE_NAME, NUM_PARTITIONS, PARTITION_ID, STATE_ENV
+from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, PARTITION_ID, STATE_ENV
 from .config import DATA_DIR, FederationConfig, Scalar
 from .flwr_cli import QUIET, program
 from .roster import Roster, names_of
@@ -96,7 +96,8 @@ def supernode_job(plan: NodePlan, state: StateDir, port: int | str) -> JobSpec:
         command=tuple(command),
         cwd=folder,
         log=state.log(plan.name),
-        env=_env(state, folder) | dict(plan.env),
+        # where the node's work looks for the file `stop`
+        env=_env(state, folder) | {NODE_STATE_ENV: str(folder)} | dict(plan.env),
     )
 
 

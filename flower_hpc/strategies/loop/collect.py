@@ -39,7 +39,7 @@ class Flight:
 
     ``awaited`` is False for a probe of a suspect node. ``orphaned`` marks a message whose node came back
     under its key after it was sent, or whose scheduler says that it is gone: the work may be lost, so the node
-    counts as idle, but a reply would still be taken. ``limited``: the server set its steps. ``sent_at`` is the
+    counts as idle, but a reply would still be taken. ``missed``: its node was seen to go. ``limited``: the server set its steps. ``sent_at`` is the
     clock's ``now()``, ``sent_wall`` seconds since the epoch.
     """
 
@@ -54,6 +54,7 @@ class Flight:
     limited: bool = False
     awaited: bool = True
     orphaned: bool = False
+    missed: bool = False
 
 
 class Listener(Protocol):
@@ -67,8 +68,11 @@ class Listener(Protocol):
         """A reply (content or error) came, so many seconds after dispatch."""
         ...
 
-    def lost(self, flight: Flight, reason: str) -> None:
-        """A message will never be answered, or its node is gone or came back without it."""
+    def lost(self, flight: Flight, reason: str, suspect: bool = False) -> None:
+        """A message will never be answered, or its node is gone or came back without it.
+
+        ``suspect``: nobody knows what became of the node.
+        """
         ...
 
     def away(self, online: Mapping[int, Online]) -> Mapping[int, str]:
@@ -209,13 +213,16 @@ class Collector:
             node = self.online.get(flight.node.node_id)
             if now > flight.sent_at + flight.ttl_s:
                 del self.flights[message_id]
-                self.listener.lost(flight, f"no answer in {flight.ttl_s:g} s")
+                self.listener.lost(flight, f"no answer in {flight.ttl_s:g} s", suspect=not flight.orphaned)
             elif node is not None and node.activated != flight.node.activated and not flight.orphaned:
                 flight.orphaned = True
                 self.listener.lost(flight, "it came back under its key; the work may be lost")
             elif flight.node.node_id in self._away and not flight.orphaned:
                 flight.orphaned = True
                 self.listener.lost(flight, self._away[flight.node.node_id])
+            elif node is None and not flight.missed:  # a reply is still taken if it comes back with one
+                self.listener.lost(flight, "it went offline with a message")
+                flight.missed = True
 
     def _pull(self, message_id: str) -> list[Message]:
         if self._pool is None:

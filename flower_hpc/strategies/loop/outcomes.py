@@ -82,11 +82,13 @@ class Outcomes:
             self.evaluations.append(reply)
             self._events.write("reply_accepted", **facts, duration_s=seconds, examples=None)
 
-    def lost(self, flight: Flight, reason: str) -> None:
+    def lost(self, flight: Flight, reason: str, suspect: bool = False) -> None:
         """No reply will come, or none that can be counted on."""
         name = flight.node.name
-        if not flight.orphaned:
+        if suspect:
             self._state.ledger.lost(name, self._state.clock.wall())
+        if flight.missed:  # it was charged when it went
+            return
         self._charge(flight)
         self._events.write("node_lost", round=self._intake.round, node=name, reason=reason)
         LOG.warning("node %s is lost: %s", name, reason)
@@ -97,7 +99,7 @@ class Outcomes:
             return  # its app answers no such query: it is judged by its history alone
         self.last_failure = f"{name}: {reason}"
         if code in LOST:
-            self.lost(flight, reason)
+            self.lost(flight, reason, suspect=not flight.orphaned)
             return
         self._charge(flight)
         if code != ErrorCode.NODE_UNAVAILABLE:
