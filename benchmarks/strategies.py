@@ -3,9 +3,9 @@
 Handwritten digits, shared out unevenly (Dirichlet) among 60 nodes whose seconds a step are lognormal with
 sigma 1. The clock is virtual, the training is real, the seed is the same. The first row waits for a random
 third of the nodes; its final accuracy less one point is the target. Every strategy trains until the nodes
-have sent as many updates, and on until it is at the target, for at most four times as many.
+were asked as often, and on until it is at the target, for at most four times as many messages.
 
-    uv run python benchmarks/strategies.py [--json] [--dropout] [--updates 1600] [--seed 0] [--only NAME ...]
+    uv run python benchmarks/strategies.py [--json] [--dropout] [--messages 1600] [--seed 0] [--only NAME ...]
 """
 
 import argparse
@@ -65,7 +65,9 @@ def main() -> None:
     """Run each strategy, print a table and one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=60)
-    parser.add_argument("--updates", type=int, default=1600, help="updates per strategy (default: 1600)")
+    parser.add_argument(
+        "--messages", type=int, default=1600, help="train messages a strategy (default: 1600)"
+    )
     parser.add_argument("--alpha", type=float, default=1.0, help="Dirichlet: small is skewed (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -82,11 +84,11 @@ def main() -> None:
     target = math.inf
     for name, drop in track(plans, "rehearsing", console=console, transient=True):
         rehearsal = Rehearsal(args.nodes, args.alpha, args.seed, drop)
-        most = 4 * args.updates if curves else args.updates
-        curves[name, drop] = curve = rehearsal.run(SPECS[name], args.updates, most, target)
+        most = 4 * args.messages if curves else args.messages
+        curves[name, drop] = curve = rehearsal.run(SPECS[name], args.messages, most, target)
         target = smooth(curve)[-1] - 0.01 if len(curves) == 1 else target
     rows = table(curves, target)
-    result = {"nodes": args.nodes, "updates": args.updates, "alpha": args.alpha, "seed": args.seed}
+    result = {"nodes": args.nodes, "messages": args.messages, "alpha": args.alpha, "seed": args.seed}
     if not args.json:
         show(rows)
     print(json.dumps(result | {"target": rows[0]["target"], "rows": rows}))
@@ -94,10 +96,10 @@ def main() -> None:
 
 @dataclass
 class Point:
-    """An evaluation: when (virtual seconds), after how many updates, and how good."""
+    """An evaluation: when (virtual seconds), after how many train messages, and how good."""
 
     time_s: float
-    updates: int
+    messages: int
     accuracy: float
 
 
@@ -109,11 +111,11 @@ class Rehearsal:
         self.nodes, self.seed, self.dropout = nodes, seed, dropout
         rng = np.random.default_rng(seed)
         self.step_s = MEDIAN_STEP_S * rng.lognormal(0.0, 1.0, nodes)
-        self.updates = 0
+        self.asked = 0
         self.grid = InProcessGrid(self._app(), [self._node(i) for i in range(nodes)])
 
-    def run(self, spec: str, updates: int, most: int, target: float) -> list[Point]:
-        """Train for so many updates, and on until the target, but not beyond ``most``."""
+    def run(self, spec: str, messages: int, most: int, target: float) -> list[Point]:
+        """Send so many messages, and on until the target, but no more than ``most``."""
         strategy, model, test = parse(spec), self.task.build_model(), self.task.load_test()
         curve: list[Point] = []
         reached = False
@@ -121,10 +123,10 @@ class Rehearsal:
         def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
             self.task.set_weights(model, to_weights(arrays))
             metrics = self.task.evaluate(model, test)
-            curve.append(Point(self.grid.clock.now(), self.updates, metrics["accuracy"]))
+            curve.append(Point(self.grid.clock.now(), self.asked, metrics["accuracy"]))
             nonlocal reached
             reached = reached or latest(curve) >= target
-            if self.updates >= most or (self.updates >= updates and (reached or target == math.inf)):
+            if self.asked >= most or (self.asked >= messages and (reached or target == math.inf)):
                 raise Enough
             return MetricRecord({"accuracy": metrics["accuracy"]})
 
@@ -139,7 +141,6 @@ class Rehearsal:
 
         @app.train()
         def train(message: Message, context: Context) -> Message:
-            self.updates += 1
             index = int(context.node_config[PARTITION_ID])
             examples, model = task.load_partition(index, self.nodes), task.build_model()
             (record,) = message.content.array_records.values()
@@ -167,6 +168,7 @@ class Rehearsal:
         def delay(message: Message) -> float:
             if message.metadata.message_type == PROFILE_QUERY:
                 return OVERHEAD_S
+            self.asked += 1
             return OVERHEAD_S + self._steps(message, index) * float(self.step_s[index])
 
         def fails(message: Message) -> str | None:
@@ -184,7 +186,7 @@ class Rehearsal:
 
 
 class Enough(Exception):
-    """The updates are used up."""
+    """The messages are used up."""
 
 
 def table(curves: dict[tuple[str, float], list[Point]], target: float) -> list[dict]:
@@ -202,7 +204,7 @@ def table(curves: dict[tuple[str, float], list[Point]], target: float) -> list[d
                 "dropout": drop,
                 "target": round(target, 4),
                 "hours": None if reached is None else round(reached.time_s / 3600, 3),
-                "updates": None if reached is None else reached.updates,
+                "messages": None if reached is None else reached.messages,
                 "final": round(final[-1], 4),
                 "versions": len(curve) - 1,
                 "total_hours": round(curve[-1].time_s / 3600, 3),
@@ -213,26 +215,26 @@ def table(curves: dict[tuple[str, float], list[Point]], target: float) -> list[d
 
 
 def smooth(curve: list[Point]) -> list[float]:
-    """Mean accuracy over the last 100 updates: single models of small batches jump."""
+    """Mean accuracy over the last 100 messages: single models of small batches jump."""
     return [latest(curve[: i + 1]) for i in range(len(curve))]
 
 
 def latest(curve: list[Point]) -> float:
     """The last of :func:`smooth`."""
     last = curve[-1]
-    near = takewhile(lambda p: p is last or p.updates > last.updates - 100, reversed(curve))
+    near = takewhile(lambda p: p is last or p.messages > last.messages - 100, reversed(curve))
     return float(np.mean([p.accuracy for p in near]))
 
 
 def show(rows: list[dict]) -> None:
     """Print the table."""
-    print(f"virtual hours to accuracy {rows[0]['target']:.3f}, and after all updates")
-    print(f"{'':29}{'dropout':>8}{'hours':>8}{'faster':>8}{'updates':>9}{'final':>8}{'hours in all':>14}")
+    print(f"virtual hours to accuracy {rows[0]['target']:.3f}, and after all messages")
+    print(f"{'':29}{'dropout':>8}{'hours':>8}{'faster':>8}{'messages':>9}{'final':>8}{'hours in all':>14}")
     for r in rows:
         hours = "never" if r["hours"] is None else f"{r['hours']:.2f}"
         faster = "-" if r["faster"] is None else f"{r['faster']:.1f}x"
         print(
-            f"{r['name']:29}{r['dropout']:>8.0%}{hours:>8}{faster:>8}{r['updates'] or '-':>9}"
+            f"{r['name']:29}{r['dropout']:>8.0%}{hours:>8}{faster:>8}{r['messages'] or '-':>9}"
             f"{r['final']:>8.3f}{r['total_hours']:>14.2f}"
         )
 

@@ -1,11 +1,13 @@
 """The command line: one line and exit code 2 for what a user gets wrong; nothing is started for it."""
 
+import json
 import socket
 
 import pytest
 
-from flower_hpc import __version__
+from flower_hpc import __version__, apps
 from flower_hpc.cli import main
+from flower_hpc.telemetry.runlock import RunLock
 
 FILE = """
 name: lab
@@ -146,3 +148,70 @@ def test_down_and_status_of_a_federation_that_is_not_up(flower_hpc, tmp_path):
     assert '"state": "down"' in out
     code, _, err = flower_hpc("scale", "here", 3)
     assert (code, err.strip()) == (1, "error: federation lab is not up")
+
+
+def test_strategies_are_listed_with_parameters_defaults_and_papers(flower_hpc):
+    code, out, _ = flower_hpc("strategies", "--json")
+    entries = {e["name"]: e for e in json.loads(out)}
+    assert code == 0
+    assert entries["fedbuff"]["parameters"] == {"k": "10"}
+    assert "Nguyen" in entries["fedbuff"]["paper"]
+    assert entries["oort"]["kind"] == "selection"
+    code, out, _ = flower_hpc("strategies", "hinge")
+    assert (code, "a=10.0" in out, "oort" in out) == (0, True, False)
+    assert "no strategy or policy is called 'nope'" in refused(flower_hpc("strategies", "nope"))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--strategy", "fedbuff", "--set", "k=0"], "k must be a whole number >= 1"),
+        (["--strategy", "fedbuff", "--set", "nope=1"], "nope"),
+        (["--set", "k"], "--set must be key=value, got 'k'"),
+        (["--set", "staleness=hinge(a=-1)"], "hinge slope a must be a number > 0, got -1"),
+        (["--set", "selection=random_selection(where='site = 3')"], "where"),
+        (["--resume", "r"], "give an APP to run, or --resume RUN"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_starts(flower_hpc, tmp_path, args, words):
+    assert words in refused(flower_hpc("run", "benchmark", "--nodes", 2, *args))
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_block_of_a_federation_is_judged_before_anything_starts(flower_hpc, tmp_path):
+    path = tmp_path / "federation.yaml"
+    path.write_text(FILE + "strategy: {name: fedbuff, k: many}\n")
+    for command in (["up"], ["run", "benchmark"]):
+        assert "k must be a whole number" in refused(flower_hpc(*command))
+    path.write_text(FILE + "strategy: [fedbuff]\n")
+    assert "strategy" in refused(flower_hpc("up", "--dry-run"))
+    path.write_text(FILE + "strategy: {name: fedbuff, k: 2}\n")
+    assert flower_hpc("up", "--dry-run")[0] == 0
+    assert not (tmp_path / "home").exists()
+
+
+def a_run(folder, **request):
+    folder.mkdir(parents=True)
+    full = {"app": str(apps.path("benchmark")), "overrides": {}, "federation": "lab", "nodes": 2, "run_id": 1}
+    (folder / "request.json").write_text(json.dumps(full | request))
+
+
+def test_a_run_that_cannot_be_resumed_is_refused_with_the_reason(flower_hpc, tmp_path):
+    assert "no run 'nope'" in refused(flower_hpc("run", "--resume", "nope"))
+    assert "no run '../..'" in refused(flower_hpc("run", "--resume", "../.."))
+    home = tmp_path / "home"
+    a_run(home / "lab/runs/one")
+    assert "the latest are: one" in refused(flower_hpc("run", "--resume", "nope"))
+    assert "a run that is resumed keeps its name" in refused(
+        flower_hpc("run", "--resume", "one", "--name", "two")
+    )
+    with RunLock(home / "lab/runs/one"):
+        assert "run 'one' is still running" in refused(flower_hpc("run", "--resume", "one"))
+    a_run(home / "other/runs/one")
+    assert "several runs are called 'one'" in refused(flower_hpc("run", "--resume", "one"))
+    (home / "lab/runs/two").mkdir()
+    assert "it was never submitted" in refused(flower_hpc("run", "--resume", "two"))
+    a_run(home / "lab/runs/three", app=str(tmp_path / "gone"))
+    assert "app must be a folder" in refused(flower_hpc("run", "--resume", "three"))
+    (home / "lab/runs/three/request.json").write_text("{}")
+    assert "request.json is damaged: no 'overrides'" in refused(flower_hpc("run", "--resume", "three"))

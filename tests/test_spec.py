@@ -5,6 +5,7 @@ import json
 import pytest
 from flwr.app import Context, RecordDict
 from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import Strategy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,10 @@ from flower_hpc.strategies import (
     HybridStrategy,
     Polynomial,
     check,
+    compose,
     configured,
+    describe,
+    from_mapping,
     parse,
 )
 from flower_hpc.strategies.cutoff import AnyOf
@@ -109,3 +113,106 @@ def test_a_request_of_our_command_line_wins_and_names_the_run(tmp_path, monkeypa
     (tmp_path / "requests/9.json").write_text(json.dumps(request | {"nodes": 1}))
     assert configured(context(9)).settings.min_nodes == 1  # it would wait for a second one in vain
     assert configured(context(8, strategy="deadline(1)")).settings.cutoff == Deadline(1)
+
+
+@pytest.mark.parametrize("name", [e["name"] for e in describe()])
+def test_every_name_of_the_list_is_a_spec_and_says_what_it_is(name):
+    (entry,) = [e for e in describe() if e["name"] == name]
+    assert len(entry["summary"]) > 10
+    assert "`" not in entry["summary"]
+    needed = [key for key, default in entry["parameters"].items() if default is None]
+    arguments = ", ".join(f"{key}=3" for key in needed)
+    call = f"{name}({arguments})"
+    kind = entry["kind"]
+    if kind == "estimate":
+        call = f"fedqueue(estimate={call})"
+    elif kind != "strategy":
+        call = f"hybrid({kind}={call})"
+    assert isinstance(parse(call), HybridStrategy)
+
+
+def test_defaults_of_the_list_are_specs_themselves():
+    for entry in describe():
+        given = {k: v for k, v in entry["parameters"].items() if v is not None}
+        if entry["kind"] == "strategy":
+            assert isinstance(parse(compose(entry["name"], [f"{k}={v}" for k, v in given.items()])), Strategy)
+
+
+def test_every_preset_names_its_paper():
+    papers = {e["name"]: e["paper"] for e in describe() if e["kind"] == "strategy"}
+    assert all(papers.values())
+    assert "2106.06639" in papers["fedbuff"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "meant"),
+    [
+        ("fedbuff", ["k=4"], "fedbuff(k=4)"),
+        ("fedbuff(k=10)", ["k=4", "server_lr=0.5"], "fedbuff(k=4, server_lr=0.5)"),
+        ("fedbuff", ["staleness=hinge(a=5)"], "fedbuff(staleness=hinge(a=5))"),
+        ("", ["min_nodes=3"], "hybrid(min_nodes=3)"),
+        ("deadline(5) | first_k(2)", ["seed=1"], "hybrid(cutoff=deadline(5) | first_k(2), seed=1)"),
+        ("deadline(5)", ["seed=1"], "hybrid(cutoff=deadline(5), seed=1)"),
+        ("hybrid", ["refill=true", "cutoff=first_k(1)"], "hybrid(refill=True, cutoff=first_k(1))"),
+        ("hybrid", ["lost_after_s=none"], "hybrid(lost_after_s=None)"),
+        ("hybrid", ["inclusion=inverse"], "hybrid(inclusion='inverse')"),
+        ("hybrid", ["cutoff=first_k(2/3)"], "hybrid(cutoff=first_k(2/3))"),
+        ("fedcompass", ["q_min=1", "q_min=2"], "fedcompass(q_min=2)"),
+        (
+            "hybrid",
+            ["""selection=oort(0.5, where='site == "hpc"')"""],
+            """hybrid(selection=oort(0.5, where='site == "hpc"'))""",
+        ),
+    ],
+)
+def test_settings_are_added_to_the_outermost_call(spec, settings, meant):
+    assert parse(compose(spec, settings)).settings == parse(meant).settings
+
+
+def test_a_block_of_yaml_says_the_same():
+    block = {"name": "fedbuff", "k": 4, "staleness": {"name": "hinge", "a": 5}, "seed": None}
+    assert parse(from_mapping(block)).settings == parse("fedbuff(k=4, staleness=hinge(a=5))").settings
+    assert from_mapping("first_k(2) | deadline(9)") == "first_k(2) | deadline(9)"
+    inner = {"name": "hybrid", "inner": "flower.FedAdam(eta=0.01)", "cutoff": "first_k(2) | deadline(9)"}
+    assert parse(from_mapping(inner)).settings.inner.eta == 0.01
+
+
+@pytest.mark.parametrize("setting", ["k", "=3", "k=", "a b=3", "k-1=3", "", "1k=2"])
+def test_a_setting_that_is_none_is_refused(setting):
+    with pytest.raises(ConfigError, match="--set must be key=value"):
+        compose("fedbuff", [setting])
+
+
+@pytest.mark.parametrize("block", [3, [], {}, {"name": 3}, {"k": 4}, {"name": "hybrid", "seed": object()}])
+def test_a_block_that_is_none_is_refused(block):
+    with pytest.raises(ConfigError, match="strategy"):
+        from_mapping(block)
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_no_setting_does_worse_than_a_config_error(spec, setting):
+    try:
+        parse(compose(spec, [f"k={setting}"]))
+    except ConfigError as error:
+        words = str(error)
+    else:
+        words = ""
+    assert len(words.splitlines()) <= 1
+
+
+def test_presets_refuse_what_they_set_themselves():
+    with pytest.raises(ConfigError, match="FedBuff sets cutoff itself"):
+        parse("fedbuff(cutoff=deadline(3))")
+    with pytest.raises(ConfigError, match="refill=True keeps every node busy"):
+        parse("hybrid(refill=True)")
+    with pytest.raises(ConfigError, match="server_lr must be left out with inner="):
+        parse("hybrid(inner=flower.FedAdam(), server_lr=0.5)")
+
+
+def test_a_request_may_ask_to_resume(tmp_path, monkeypatch):
+    (tmp_path / "requests").mkdir()
+    request = {"run": "r", "run_dir": str(tmp_path / "runs/r"), "strategy": "", "nodes": 2, "resume": True}
+    (tmp_path / "requests/7.json").write_text(json.dumps(request))
+    monkeypatch.setenv("FLOWER_HPC_STATE", str(tmp_path))
+    settings = configured(Context(7, 0, {}, RecordDict(), {})).settings
+    assert (settings.resume, settings.facts) == (True, tmp_path / "facts.jsonl")

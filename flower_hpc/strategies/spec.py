@@ -88,18 +88,13 @@ def compose(spec: str, settings: Sequence[str]) -> str:
         raise ConfigError(f"strategy {spec!r}: cannot be read") from error
     if isinstance(tree, ast.BinOp) or _name_of(tree) in NAMES.keys() - STRATEGIES.keys():
         tree = ast.Call(ast.Name("hybrid"), [], [ast.keyword("cutoff", tree)])
-    if not isinstance(tree, ast.Call):
-        tree = ast.Call(tree, [], [])
-    for setting in settings:
-        key, equals, text = (part.strip() for part in setting.partition("="))
-        if not equals or not KEY.fullmatch(key) or not text:
-            raise ConfigError(f"--set must be key=value, got {setting!r}")
-        tree.keywords = [k for k in tree.keywords if k.arg != key] + [ast.keyword(key, _value(text))]
-    return ast.unparse(ast.fix_missing_locations(tree))
+    return _with(tree, settings)
 
 
-def from_mapping(block: object) -> str:
+def from_mapping(block: object, *, inner: bool = False) -> str:
     """The spec of a ``strategy:`` block: a text, or a mapping with ``name`` and settings.
+
+    ``inner`` is for a block within a block, which describes a policy.
 
     Raises
     ------
@@ -110,19 +105,30 @@ def from_mapping(block: object) -> str:
         return block
     if not isinstance(block, Mapping) or not isinstance(block.get("name"), str):
         raise ConfigError(f"strategy must be a text or a mapping with a name, got {block!r}")
-    return compose(
-        block["name"], [f"{key}={_spec_of(value)}" for key, value in block.items() if key != "name"]
-    )
+    settings = [f"{key}={_spec_of(value)}" for key, value in block.items() if key != "name"]
+    if inner:
+        return _with(_value(block["name"]), settings)
+    return compose(block["name"], settings)
 
 
 def _spec_of(value: object) -> str:
     if isinstance(value, Mapping):
-        return from_mapping(value)
+        return from_mapping(value, inner=True)
     if isinstance(value, str):
         return value if value.strip() else repr(value)
     if value is None or isinstance(value, bool | int | float | list):
         return repr(value)
     raise ConfigError(f"strategy: values must be numbers, texts or blocks, got {value!r}")
+
+
+def _with(tree: ast.expr, settings: Sequence[str]) -> str:
+    call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
+    for setting in settings:
+        key, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals or not KEY.fullmatch(key) or not text:
+            raise ConfigError(f"--set must be key=value, got {setting!r}")
+        call.keywords = [k for k in call.keywords if k.arg != key] + [ast.keyword(key, _value(text))]
+    return ast.unparse(ast.fix_missing_locations(call))
 
 
 def _value(text: str) -> ast.expr:
