@@ -120,7 +120,7 @@ class InProcessGrid(Grid):
         }
         self._free_at = dict.fromkeys(self.nodes, 0.0)
         self._jobs: dict[str, _Job] = {}
-        self._run = Run.create_empty(1)
+        self._run = Run.create_empty(uuid4().int >> 65)  # another grid's messages are not ours
         # outside of a Flower process nobody has said who we are, and Message() asks
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 

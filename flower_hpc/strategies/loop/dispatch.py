@@ -64,13 +64,15 @@ class Dispatcher:
 
     def train(self, nodes: Sequence[Online], messages: Sequence[Message]) -> list[Flight]:
         """Send train messages, with the work that the policy assigns."""
-        state, ledger = self._state, self._state.ledger
+        state, meant = self._state, {m.metadata.dst_node_id for m in messages}
         with self._collector.lock:
-            work = self._settings.work.assign([n.name for n in nodes], state.situation())
-            asks = {n.name: self._asks(n.name, work.get(n.name, NOTHING)) for n in nodes}
-            for node in nodes:
-                ledger.selected(node.name, state.round)
-        return self._send(nodes, messages, MessageType.TRAIN, asks, self._lost_after_s())
+            names = [n.name for n in nodes if n.node_id in meant]  # an inner strategy may ask fewer
+            work = self._settings.work.assign(names, state.situation())
+            asks = {name: self._asks(name, work.get(name, NOTHING)) for name in names}
+            sent = self._send(nodes, messages, MessageType.TRAIN, asks, self._lost_after_s())
+            for flight in sent:
+                state.ledger.selected(flight.node.name, state.round)
+        return sent
 
     def evaluate(self, nodes: Sequence[Online], messages: Sequence[Message]) -> list[Flight]:
         """Send evaluate messages."""

@@ -48,6 +48,7 @@ class Savepoint:
             self._files = Checkpoints(settings.run_dir / FOLDER, settings.keep_checkpoints)
         self._fresh = not settings.resume
         self._unsaved: set[str] = set()
+        self._made = [dict(vars(layer)) for layer in inner_layers(settings)]
 
     def save(self) -> None:
         """Save, if the round is one of those to save."""
@@ -110,9 +111,11 @@ class Savepoint:
 
     def _inner(self) -> list[dict[str, Any]]:
         found = []
-        for layer in inner_layers(self._settings):
-            state = {k: v for k, v in vars(layer).items() if is_plain(v)}
-            left = {k for k, v in vars(layer).items() if k not in state and not callable(v)} - {"strategy"}
+        for layer, made in zip(inner_layers(self._settings), self._made, strict=True):
+            # its settings are the next attempt's own, which may differ: only what has changed is state
+            changed = {k: v for k, v in vars(layer).items() if k not in made or not same(v, made[k])}
+            state = {k: v for k, v in changed.items() if is_plain(v)}
+            left = changed.keys() - state.keys()
             if new := {f"{type(layer).__name__}.{k}" for k in left} - self._unsaved:
                 LOG.warning("checkpoints do not hold %s, which resume starts anew", ", ".join(sorted(new)))
                 self._unsaved |= new
@@ -145,6 +148,12 @@ class Savepoint:
 def inner_layers(settings: Settings) -> list[Strategy]:
     """The inner strategy and those that it wraps, or nothing."""
     return layers(settings.inner) if settings.inner is not None else []
+
+
+def same(value: object, before: object) -> bool:
+    """Whether a value is what it was; of what can be changed in place nobody knows."""
+    immutable = isinstance(value, bool | int | float | str | type(None)) or callable(value)
+    return value == before if immutable else value is before and isinstance(value, Strategy)
 
 
 def is_plain(value: object) -> bool:
