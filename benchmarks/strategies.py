@@ -5,7 +5,9 @@ sigma 1. The clock is virtual, the training is real, the seed is the same. The f
 third of the nodes; its final accuracy less one point is the target. Every strategy trains until the nodes
 were asked as often, and on until it is at the target, for at most four times as many messages.
 
-    uv run python benchmarks/strategies.py [--json] [--dropout] [--messages 1600] [--seed 0] [--only NAME ...]
+    OMP_NUM_THREADS=1 uv run python benchmarks/strategies.py [--json] [--dropout] [--seed 0] [--only NAME ...]
+
+One thread: more of them only wait for each other on matrices this small.
 """
 
 import argparse

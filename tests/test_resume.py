@@ -160,6 +160,23 @@ def test_old_checkpoints_are_pruned_and_a_damaged_one_gives_way_to_the_one_befor
     assert "round-000005" in caplog.text
 
 
+def test_an_inner_strategy_keeps_its_state_and_takes_its_new_settings(tmp_path):
+    adam = "hybrid(inner=flower.FedAdam(eta={}, fraction_evaluate=0.0))"
+    with pytest.raises(Killed):
+        start(adam.format(0.1), tmp_path, kill_after=3)
+    strategy = parse(adam.format(0.5))
+    strategy.record_as("r", tmp_path, resume=True)
+    grid = grid_of(uneven, 5, [SendUpdates()])
+    moments = []
+
+    def evaluate(number, arrays):
+        moments.append(dict(strategy.settings.inner.m_t))
+
+    strategy.start(grid, weights(), num_rounds=3, evaluate_fn=evaluate)
+    assert strategy.settings.inner.eta == 0.5
+    assert np.abs(moments[0]["w"]).max() > 0
+
+
 def test_a_finished_run_can_be_given_more_rounds(tmp_path):
     start("hybrid()", tmp_path, num_rounds=3)
     _, seen = start("hybrid()", tmp_path, resume=True, num_rounds=5)
