@@ -59,6 +59,8 @@ def test_flowers_strategies_are_there_alone_and_inside():
         ("(lambda: 1)()", "unknown name"),
         ("hybrid(**{'min_nodes': 1})", "is not allowed"),
         ("hybrid(cutof=deadline(3))", "cutof"),
+        ("hybrid(run_dir='x')", "run_dir is the run's own"),
+        ("fedbuff(resume=True)", "resume is the run's own"),
         ("deadline(3) | 4", "only cutoffs join"),
         ("discard()", "is no strategy or cutoff"),
         ("3", "is no strategy or cutoff"),

@@ -16,7 +16,7 @@ from .cutoff import Cutoff
 from .hybrid import HybridStrategy
 from .inner import minimum_nodes
 from .options import Settings
-from .registry import FLOWER, NAMES, STRATEGIES
+from .registry import FLOWER, NAMES, NOT_SPEC, STRATEGIES
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -180,6 +180,8 @@ def _call(func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], spe
     named = {k.arg: _build(k.value, spec) for k in keywords if k.arg is not None}
     if len(named) != len(keywords):
         raise ConfigError(f"strategy {spec!r}: ** is not allowed")
+    if name in STRATEGIES and (own := NOT_SPEC & named.keys()):
+        raise ConfigError(f"strategy {spec!r}: {', '.join(sorted(own))} is the run's own, no part of a strategy")
     try:
         return found(*values, **named)
     except FlowerHpcError as error:
