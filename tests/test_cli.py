@@ -158,7 +158,7 @@ def test_strategies_are_listed_with_parameters_defaults_and_papers(flower_hpc):
     assert "Nguyen" in entries["fedbuff"]["paper"]
     assert entries["oort"]["kind"] == "selection"
     code, out, _ = flower_hpc("strategies", "hinge")
-    assert (code, "a=10.0" in out, "oort" in out) == (0, True, False)
+    assert (code, "default 10" in out, "oort" in out) == (0, True, False)
     assert "no strategy or policy is called 'nope'" in refused(flower_hpc("strategies", "nope"))
 
 
@@ -170,7 +170,13 @@ def test_strategies_are_listed_with_parameters_defaults_and_papers(flower_hpc):
         (["--set", "k"], "--set must be key=value, got 'k'"),
         (["--set", "staleness=hinge(a=-1)"], "hinge slope a must be a number > 0, got -1"),
         (["--set", "selection=random_selection(where='site = 3')"], "where"),
-        (["--resume", "r"], "give an APP to run, or --resume RUN"),
+        (["--resume", "r"], "a run that is resumed has its own, leave 'benchmark' out"),
+        (["--strategy", "fedavg", "-c", "strategy=fedbuff"], "are both given; leave one out"),
+        (["--set", "work=compass"], "compass must be work and cutoff at once"),
+        (["--strategy", "fedqueue", "--set", "sync_s=10"], "safety_s must be below sync_s, 10, got 60"),
+        (["--strategy", "fedbuff", "--set", "q=10"], "fedbuff has no parameter 'q', known are"),
+        (["--strategy", "fedbuff(inner=flower.FedAdam())"], "FedBuff takes no inner strategy"),
+        (["--set", "work=fixed_work(config={'a': [1]})"], "config must map names to numbers"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_starts(flower_hpc, tmp_path, args, words):

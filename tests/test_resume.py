@@ -187,6 +187,7 @@ def test_nothing_to_resume_is_a_new_run_that_says_so(tmp_path, caplog):
     _, seen = start("hybrid()", tmp_path, resume=True)
     assert seen == list(range(ROUNDS + 1))
     assert "nothing to resume" in caplog.text
+    assert events_of(tmp_path, "run_resumed")[0]["round"] == 0
 
 
 def test_checkpoints_of_an_earlier_run_in_the_same_folder_are_not_taken_for_ours(tmp_path):

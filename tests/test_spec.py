@@ -128,6 +128,8 @@ def test_every_name_of_the_list_is_a_spec_and_says_what_it_is(name):
     kind = entry["kind"]
     if kind == "estimate":
         call = f"fedqueue(estimate={call})"
+    elif name == "compass":
+        call = "hybrid(work=compass, cutoff=compass)"
     elif kind != "strategy":
         call = f"hybrid({kind}={call})"
     assert isinstance(parse(call), HybridStrategy)
@@ -175,6 +177,11 @@ def test_a_block_of_yaml_says_the_same():
     block = {"name": "fedbuff", "k": 4, "staleness": {"name": "hinge", "a": 5}, "seed": None}
     assert parse(from_mapping(block)).settings == parse("fedbuff(k=4, staleness=hinge(a=5))").settings
     assert from_mapping("first_k(2) | deadline(9)") == "first_k(2) | deadline(9)"
+    block = {"name": "hybrid", "work": {"name": "fixed_work", "config": {"lr": 0.1}}, "seed": 3}
+    assert parse(from_mapping(block)).settings.work.config == {"lr": 0.1}
+    block["again"] = block
+    with pytest.raises(ConfigError, match="too deeply nested"):
+        from_mapping(block)
     inner = {"name": "hybrid", "inner": "flower.FedAdam(eta=0.01)", "cutoff": "first_k(2) | deadline(9)"}
     assert parse(from_mapping(inner)).settings.inner.eta == 0.01
 

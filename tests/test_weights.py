@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from conftest import grid_of, stepping, weights
 from flower_hpc import strategies as ours
 from flower_hpc.compression import SendUpdates
-from flower_hpc.errors import ConfigError
+from flower_hpc.errors import ConfigError, RunError
 from flower_hpc.protocol import GRADIENT_VARIANCE, TRAIN_LOSS
 from flower_hpc.records import to_weights
 from flower_hpc.strategies import ByExamples, ByGradientVariance, ByLoss, Constant, Discard, Polynomial
@@ -250,3 +250,49 @@ BAD += [(ours.FedNova, {"normalise_steps": True}), (ours.FedAsync, {"server_lr":
 def test_wrong_values_are_refused_in_one_line(kind, options):
     with pytest.raises(ConfigError, match=rf"\A.*{next(iter(options))}.*\Z"):
         kind(**options)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [ours.FedBuff(k=3), ours.FedAsync(), ours.FedCompass()],
+    ids=["fedbuff", "fedasync", "fedcompass"],
+)
+def test_nodes_without_examples_end_the_run_rather_than_spin(strategy):
+    def reply_of(partition, received):
+        return {"w": np.ones(3)}, {"num-examples": 0}
+
+    grid = grid_of(reply_of, [1, 2, 3])
+    with pytest.raises(RunError, match="rounds in a row"):
+        trained(strategy, grid, rounds=9)
+    assert grid.clock.now() < 200
+
+
+@pytest.mark.parametrize("cutoff", [ours.AdaptiveDeadline(), ours.AdaptiveK()], ids=repr)
+def test_a_first_round_of_which_nothing_is_known_ends_although_nodes_are_refilled(cutoff):
+    def reply_of(partition, received):
+        return {"w": np.ones(3)}, {"num-examples": 1, "num-steps": 2, "train-s": 1.0}
+
+    grid = grid_of(reply_of, [1, 2, 3])
+    trained(ours.HybridStrategy(refill=True, cutoff=cutoff, fraction_evaluate=0.0), grid, rounds=3)
+    assert grid.clock.now() < 30
+
+
+def test_compass_makes_models_also_of_apps_that_report_no_steps():
+    grid = grid_of(lambda p, received: ({"w": np.ones(3)}, {"num-examples": 1}), [1, 2, 3])
+    np.testing.assert_allclose(trained(ours.FedCompass(alpha=1.0), grid, rounds=5), 1, atol=0.2)
+    assert grid.clock.now() < 100
+
+
+def test_losses_near_the_largest_float_end_no_run():
+    def reply_of(partition, received):
+        return {"w": np.ones(3)}, {"num-examples": 1, "train-loss": 1e308, "gradient-variance": 1e308}
+
+    for weighting in (ByLoss(), ByGradientVariance()):
+        strategy = ours.HybridStrategy(weighting=weighting, fraction_evaluate=0.0)
+        np.testing.assert_allclose(trained(strategy, grid_of(reply_of, 3), rounds=3), 1)
+
+
+def test_the_error_that_ends_a_run_says_why_replies_were_refused():
+    grid = grid_of(lambda p, received: ({"w": np.ones(3)}, {"num-examples": 1}), 2)
+    with pytest.raises(RunError, match=r"node-\d: refused, its metrics lack the weight 'num-steps'"):
+        trained(ours.FedNova(), grid, rounds=9)

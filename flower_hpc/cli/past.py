@@ -1,7 +1,6 @@
 """A run of the past that is to go on."""
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +35,24 @@ class Past:
         folder = find_run(name, home())
         if is_running(folder):
             raise ConfigError(f"--resume: run {name!r} is still running")
-        saved = read_json(folder / REQUEST)
+        kinds = {"overrides": dict, "app": str, "federation": str, "nodes": int, "run_id": int}
         try:
-            overrides: Mapping[str, Scalar] = saved["overrides"]
-            app, federation = Path(saved["app"]), str(saved["federation"])
-            return cls(name, folder, app, dict(overrides), federation, saved["nodes"], saved["run_id"])
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f"--resume: {folder / REQUEST} is damaged: no {error}") from error
+            saved = read_json(folder / REQUEST)
+        except FederationError as error:
+            raise ConfigError(f"--resume: {error}") from error
+        for key, kind in kinds.items():
+            if not isinstance(saved, dict) or not isinstance(saved.get(key), kind):
+                raise ConfigError(f"--resume: {folder / REQUEST} is damaged: no {key!r}")
+        overrides: dict[str, Scalar] = saved["overrides"]
+        return cls(
+            name,
+            folder,
+            Path(saved["app"]),
+            dict(overrides),
+            saved["federation"],
+            saved["nodes"],
+            saved["run_id"],
+        )
 
     def target(self, federation: str | None, nodes: int | None) -> Federation:
         """Where it goes on: as asked, else where it was; one that was made for it is made anew."""

@@ -73,8 +73,10 @@ def run(
 
     Uses the federation that is up; one that is not is brought up for the run and taken down after it.
     """
-    if (app is None) == (resume is None):
+    if app is None and resume is None:
         raise ConfigError("give an APP to run, or --resume RUN to go on with one")
+    if app is not None and resume is not None:
+        raise ConfigError(f"APP: a run that is resumed has its own, leave {app!r} out")
     if resume is not None and name is not None:
         raise ConfigError("--name: a run that is resumed keeps its name")
     if nodes is not None and federation is not None:
@@ -85,11 +87,12 @@ def run(
     if data_dir is not None:
         overrides[DATA_DIR] = str(is_folder(data_dir, "data-dir"))
     target = past.target(federation, nodes) if past else _target(federation, nodes)
-    spec = chosen(strategy, settings or [], flower_app, target, overrides)
+    from_config = any(pair.partition("=")[0].strip() == STRATEGY for pair in run_config or [])
+    spec = chosen(strategy, settings or [], flower_app, target, overrides, from_config)
     if spec is not None:
         overrides[STRATEGY] = spec
     config = flower_app.configured(overrides)
-    check(flower_app, config, target.num_nodes)
+    check(flower_app, config, target.num_nodes, resume=past is not None)
     name = past.name if past else name or new_name(flower_app.name)
     if past is None:
         check_name(target.state_dir, name)
@@ -115,12 +118,15 @@ def chosen(
     app: App,
     federation: Federation,
     overrides: Mapping[str, Scalar],
+    from_config: bool,
 ) -> str | None:
     """The strategy's spec: the option's, else the run config's, the federation's, the app's; with settings.
 
     None where nothing but the app's own default is meant.
     """
     block = federation.config.strategy
+    if strategy is not None and from_config:
+        raise ConfigError("--strategy and the run config's 'strategy' are both given; leave one out")
     given = strategy if strategy is not None else overrides.get(STRATEGY)
     if STRATEGY not in app.config:
         if strategy is not None or settings:
@@ -167,12 +173,16 @@ def report(result: dict[str, Any], as_json: bool) -> None:
         print_json(result)
 
 
-def check(app: App, config: Mapping[str, Scalar], num_nodes: int) -> None:
+def check(app: App, config: Mapping[str, Scalar], num_nodes: int, *, resume: bool = False) -> None:
     """Find what is wrong before anything starts: the strategy, and what the app itself knows."""
     if STRATEGY in config:
-        from ..strategies import check as check_strategy  # Flower takes a second to import
+        from ..strategies import HybridStrategy  # Flower takes a second to import
+        from ..strategies import check as check_strategy
 
-        check_strategy(str(config[STRATEGY]), num_nodes)
+        strategy = check_strategy(str(config[STRATEGY]), num_nodes)
+        if resume and not isinstance(strategy, HybridStrategy):
+            words = f"--resume: {config[STRATEGY]} alone keeps no checkpoints"
+            raise ConfigError(f"{words}; hybrid(inner=...) does")
     if app.check is not None:
         module, _, function = app.check.partition(":")
         sys.path.insert(0, str(app.path))

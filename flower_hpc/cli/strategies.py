@@ -24,6 +24,12 @@ def strategies(
     if json:
         print_json(entries)
         return
+    if name is not None:
+        (entry,) = entries
+        OUT.print(f"{entry['kind']} {name}\n\n{entry['help']}", markup=False, highlight=False, soft_wrap=True)
+        if entry["paper"]:
+            OUT.print(f"\nPaper: {entry['paper']}", markup=False, highlight=False, soft_wrap=True)
+        return
     for kind in dict.fromkeys(e["kind"] for e in entries):
         OUT.print(_table(kind, [e for e in entries if e["kind"] == kind]))
     OUT.print(

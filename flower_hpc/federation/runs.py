@@ -195,7 +195,7 @@ def find_run(name: str, home: Path) -> Path:
     if not found:
         known = sorted((p for p in home.glob("*/runs/*")), key=lambda p: -p.stat().st_mtime)
         words = ", ".join(p.name for p in known[:5]) or "none"
-        raise ConfigError(f"--resume: no run {name!r} in {home}; the latest are: {words}")
+        raise ConfigError(f"--resume: no run {name[:100]!r} in {home}; the latest are: {words}")
     if len(found) > 1:
         raise ConfigError(f"--resume: several runs are called {name!r}: {', '.join(map(str, found))}")
     if not (found[0] / REQUEST).exists():

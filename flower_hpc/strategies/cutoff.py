@@ -65,6 +65,11 @@ class Cutoff(ABC):
         return
 
     @property
+    def ends(self) -> bool:
+        """Whether it ends rounds at all, so that nodes may be given more work meanwhile; default yes."""
+        return True
+
+    @property
     def counts_late(self) -> bool:
         """Whether late updates can end a round, so that it goes on while any is under way; default no."""
         return False
@@ -99,6 +104,11 @@ class AnyOf(Cutoff):
         self.second.check(num_nodes)
 
     @property
+    def ends(self) -> bool:
+        """Either does."""
+        return self.first.ends or self.second.ends
+
+    @property
     def counts_late(self) -> bool:
         """Either does."""
         return self.first.counts_late or self.second.counts_late
@@ -115,6 +125,11 @@ class WaitForAll(Cutoff):
     def reason(self, progress: Progress) -> str | None:
         """None: the round ends only when nobody is left to wait for."""
         return None
+
+    @property
+    def ends(self) -> bool:
+        """No."""
+        return False
 
 
 @dataclass(frozen=True)

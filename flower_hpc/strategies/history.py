@@ -19,6 +19,7 @@ FORGET = 0.9  # of good and bad outcomes, per outcome
 FORGET_ROUND = 0.98  # and per round, so that a node that is never asked drifts back to "unknown"
 PRIOR_GOOD, PRIOR_BAD = 2.0, 1.0
 QUEUES = 50
+LARGEST = 1e30
 Scalar = bool | int | float | str
 
 
@@ -45,6 +46,8 @@ class NodeHistory:
     last_round: int = 0
     """The last round that asked it; 0 = never."""
     last_failed: int = 0
+    last_empty: int = 0
+    """The last round in which its update weighed nothing."""
     worth: float = 0.0
     """Share of a full update that it delivered each time it was asked, exponentially forgotten."""
     asked: float = 0.0
@@ -109,10 +112,15 @@ class NodeHistory:
             self.duration_var = (1 - SMOOTHING) * (self.duration_var + SMOOTHING * off**2)
         self.duration_s = smooth(old, duration_s)
 
-    def learn(self, metrics: Mapping[str, Any], duration_s: float, limited: bool) -> None:
-        """Take in the metrics of a usable train reply; ``limited`` where the server set its steps."""
-        examples, steps = _number(metrics.get(NUM_EXAMPLES)), _number(metrics.get(NUM_STEPS))
-        train_s, queue_s = _number(metrics.get(TRAIN_S)), _number(metrics.get(QUEUE_S))
+    def learn(
+        self, metrics: Mapping[str, Any], duration_s: float, limited: bool, assigned: int | None = None
+    ) -> None:
+        """Take in the metrics of a usable train reply.
+
+        ``limited`` where the server set its steps; ``assigned`` is their number, for apps that do not report it.
+        """
+        examples, steps = number_of(metrics.get(NUM_EXAMPLES)), number_of(metrics.get(NUM_STEPS)) or assigned
+        train_s, queue_s = number_of(metrics.get(TRAIN_S)), number_of(metrics.get(QUEUE_S))
         if train_s is not None:
             train_s = min(train_s, duration_s)
             self.overhead_s = smooth(self.overhead_s, duration_s - train_s)
@@ -129,7 +137,7 @@ class NodeHistory:
             waited = queue_s if queue_s is not None else duration_s - (train_s or 0.0)
             self.queues_s = [*self.queues_s, waited][-QUEUES:]
         for name, key in (("loss", TRAIN_LOSS), ("loss_rms", LOSS_RMS), ("variance", GRADIENT_VARIANCE)):
-            if (value := _number(metrics.get(key))) is not None:
+            if (value := number_of(metrics.get(key))) is not None:
                 setattr(self, name, value)
 
     def to_json(self) -> dict[str, Any]:
@@ -148,8 +156,8 @@ def smooth(old: float | None, new: float) -> float:
     return new if old is None else (1 - SMOOTHING) * old + SMOOTHING * new
 
 
-def _number(value: object) -> float | None:
-    # what a node says of itself: only finite numbers >= 0 are worth anything
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+def number_of(value: object) -> float | None:
+    """What a node says of itself, if it is worth anything: a number in [0, 1e30], of which sums are finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
         return None
     return float(value)

@@ -16,10 +16,11 @@ from flwr.serverapp.strategy import Result, Strategy
 from ..errors import ConfigError, FlowerHpcError, RunError
 from ..protocol import ARRAYS, CONFIG, SERVER_ROUND
 from ..records import to_record, to_weights
+from .checks import whole
 from .loop.evaluation import EvaluateFn
 from .loop.mean import StreamingMean, mean_metrics
 from .options import HybridOptions, Settings
-from .loop.outcomes import LOG
+from .loop.log import LOG
 from .loop.replies import read_reply
 from .loop.run import Run
 
@@ -157,6 +158,7 @@ class HybridStrategy(Strategy):
         RunError
             ``max_failed_rounds`` rounds in a row were skipped.
         """
+        whole("num_rounds", num_rounds, least=0)
         run = Run(self.settings, self, grid, initial_arrays, timeout, train_config, evaluate_config)
         self.summary()
         with run:
@@ -238,6 +240,8 @@ class HybridStrategy(Strategy):
 
 def refuse_own(preset: str, options: HybridOptions, *own: str) -> None:
     """ConfigError where options name what a preset sets itself."""
+    if options.get("inner") is not None and preset not in ("FedPA", "FedQueue"):
+        raise ConfigError(f"{preset} takes no inner strategy: how it joins updates is its own")
     for name in own:
         if name in options:
             raise ConfigError(f"{preset} sets {name} itself; use HybridStrategy({name}=...) to combine")

@@ -205,6 +205,6 @@ def draw(scores: Mapping[str, float], count: int, seen: Situation) -> list[str]:
 
 
 def _explore(new: Sequence[N], times: Mapping[str, float | None], count: int, seen: Situation) -> list[N]:
-    speeds = {n.name: 1 / t if (t := times[n.name]) else 1.0 for n in new}
+    speeds = {n.name: 1 / max(t, 1e-6) if (t := times[n.name]) else 1.0 for n in new}
     by_name = {n.name: n for n in new}
     return [by_name[name] for name in draw(speeds, count, seen)]

@@ -8,6 +8,7 @@ from flwr.serverapp.strategy import Strategy
 
 from ..errors import ConfigError
 from .checks import flag, number, positive, whole
+from .compass import Compass
 from .cutoff import Cutoff, WaitForAll
 from .inner import check_inner, sampled_clients
 from .selection import RandomSelection, Selection
@@ -131,6 +132,9 @@ class Settings:
     def _check_pairs(self) -> None:
         if self.refill and isinstance(self.cutoff, WaitForAll):
             raise ConfigError("refill=True keeps every node busy: cutoff must not be WaitForAll()")
+        both = isinstance(self.work, Compass), self.cutoff.counts_late
+        if both == (True, False) or (isinstance(self.cutoff, Compass) and not both[0]):
+            raise ConfigError("compass must be work and cutoff at once: use fedcompass(...)")
         if self.inner is None:
             return
         if not isinstance(self.inner, Strategy) or hasattr(self.inner, "settings"):

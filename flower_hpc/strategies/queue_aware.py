@@ -120,6 +120,8 @@ class QueueAware(Work):
     def __post_init__(self) -> None:
         positive("sync_s", self.sync_s)
         number("safety_s", self.safety_s, least=0)
+        if self.safety_s >= self.sync_s:
+            raise ConfigError(f"safety_s must be below sync_s, {self.sync_s:g}, got {self.safety_s!r}")
         whole("warm_up", self.warm_up)
         number("admission", self.admission, least=0)
         if not isinstance(self.estimate, QueueEstimate):

@@ -89,7 +89,7 @@ NOT_SPEC = {"run_name", "run_dir", "resume", "facts"}  # a run's own
 
 
 def describe() -> list[dict[str, Any]]:
-    """What there is: ``kind``, ``name``, ``summary``, ``parameters`` (name to default), ``paper`` (or None).
+    """What there is: ``kind``, ``name``, ``summary``, ``help``, ``parameters`` (name to default), ``paper`` (or None).
 
     A default is the text of a spec; a parameter without one has None.
     """
@@ -99,6 +99,7 @@ def describe() -> list[dict[str, Any]]:
             text = inspect.getdoc(make) or ""
             entry: dict[str, Any] = {"kind": kind, "name": name}
             entry["summary"] = MARKUP.sub(r"\1", text.partition("\n")[0])
+            entry["help"] = MARKUP.sub(r"\1", text)
             found.append(entry | {"parameters": _parameters(name, make), "paper": _paper(make)})
     return found
 

@@ -5,8 +5,9 @@ evaluated. A cutoff alone means ``hybrid(cutoff=...)``. Names under ``flower.`` 
 """
 
 import ast
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
@@ -15,9 +16,12 @@ from ..errors import ConfigError, FlowerHpcError
 from .cutoff import Cutoff
 from .hybrid import HybridStrategy
 from .inner import minimum_nodes
-from .options import Settings
+from .options import HybridOptions, Settings
 from .registry import FLOWER, NAMES, NOT_SPEC, STRATEGIES
 
+LONGEST_ECHO = 120
+UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
+LITERALS = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Dict, ast.List, ast.Tuple)
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -41,13 +45,13 @@ def parse(spec: str) -> Strategy:
         tree = ast.parse(spec.strip(), mode="eval")
         value = _build(tree.body, spec)
     except SyntaxError as error:
-        raise ConfigError(f"strategy {spec!r}: cannot be read at column {error.offset}") from error
+        raise ConfigError(f"strategy {_short(spec)!r}: cannot be read at column {error.offset}") from error
     except (RecursionError, MemoryError) as error:
-        raise ConfigError(f"strategy {spec[:40]!r}...: too deeply nested") from error
+        raise ConfigError(f"strategy {_short(spec)!r}: too deeply nested") from error
     if isinstance(value, Cutoff):
         return HybridStrategy(cutoff=value)
     if not isinstance(value, Strategy):
-        raise ConfigError(f"strategy {spec!r} is no strategy or cutoff; try one of {', '.join(STRATEGIES)}")
+        raise ConfigError(f"strategy {_short(spec)!r} is no strategy or cutoff; try one of {', '.join(STRATEGIES)}")
     return value
 
 
@@ -85,7 +89,7 @@ def compose(spec: str, settings: Sequence[str]) -> str:
     try:
         tree = ast.parse(spec.strip() or "hybrid", mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise ConfigError(f"strategy {spec!r}: cannot be read") from error
+        raise ConfigError(f"strategy {_short(spec)!r}: cannot be read") from error
     if isinstance(tree, ast.BinOp) or _name_of(tree) in NAMES.keys() - STRATEGIES.keys():
         tree = ast.Call(ast.Name("hybrid"), [], [ast.keyword("cutoff", tree)])
     return _with(tree, settings)
@@ -104,21 +108,38 @@ def from_mapping(block: object, *, inner: bool = False) -> str:
     if isinstance(block, str):
         return block
     if not isinstance(block, Mapping) or not isinstance(block.get("name"), str):
-        raise ConfigError(f"strategy must be a text or a mapping with a name, got {block!r}")
-    settings = [f"{key}={_spec_of(value)}" for key, value in block.items() if key != "name"]
+        raise ConfigError(f"strategy must be a text or a mapping with a name, got {_short(repr(block))}")
+    try:
+        settings = [f"{key}={_spec_of(value)}" for key, value in block.items() if key != "name"]
+    except RecursionError as error:
+        raise ConfigError("strategy: too deeply nested") from error
     if inner:
         return _with(_value(block["name"]), settings)
     return compose(block["name"], settings)
 
 
 def _spec_of(value: object) -> str:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and "name" in value:
         return from_mapping(value, inner=True)
     if isinstance(value, str):
         return value if value.strip() else repr(value)
-    if value is None or isinstance(value, bool | int | float | list):
+    if value is None or isinstance(value, bool | int | float | list | dict):
         return repr(value)
-    raise ConfigError(f"strategy: values must be numbers, texts or blocks, got {value!r}")
+    raise ConfigError(f"strategy: values must be numbers, texts or blocks, got {_short(repr(value))}")
+
+
+def _reason(name: str, found: Callable[..., Any], words: str) -> str:
+    unknown = UNKNOWN.search(words)
+    if unknown is None:
+        return f"{name}: {words.replace('.__init__()', '()')}"
+    known = set(inspect.signature(found).parameters) - {"options", "self"}
+    if name in STRATEGIES:
+        known |= HybridOptions.__annotations__.keys() - NOT_SPEC
+    return f"{name} has no parameter {unknown.group(1)!r}, known are {', '.join(sorted(known)) or 'none'}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_ECHO else f"{text[:LONGEST_ECHO]}..."
 
 
 def _with(tree: ast.expr, settings: Sequence[str]) -> str:
@@ -126,7 +147,7 @@ def _with(tree: ast.expr, settings: Sequence[str]) -> str:
     for setting in settings:
         key, equals, text = (part.strip() for part in setting.partition("="))
         if not equals or not KEY.fullmatch(key) or not text:
-            raise ConfigError(f"--set must be key=value, got {setting!r}")
+            raise ConfigError(f"--set must be key=value, got {_short(setting)!r}")
         call.keywords = [k for k in call.keywords if k.arg != key] + [ast.keyword(key, _value(text))]
     return ast.unparse(ast.fix_missing_locations(call))
 
@@ -142,7 +163,7 @@ def _value(text: str) -> ast.expr:
         return ast.Constant(plain[text.lower()])
     known = name in NAMES or name.startswith("flower.")
     # criteria such as `site == "hpc"`, and words, are texts
-    return tree if known or isinstance(tree, ast.Constant | ast.BinOp | ast.UnaryOp) else ast.Constant(text)
+    return tree if known or isinstance(tree, LITERALS) else ast.Constant(text)
 
 
 def _name_of(tree: ast.expr) -> str:
@@ -155,7 +176,7 @@ def _build(node: ast.expr, spec: str) -> Any:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             first, second = _build(left, spec), _build(right, spec)
             if not (isinstance(first, Cutoff) and isinstance(second, Cutoff)):
-                raise ConfigError(f"strategy {spec!r}: only cutoffs join with |")
+                raise ConfigError(f"strategy {_short(spec)!r}: only cutoffs join with |")
             return first | second
         case ast.BinOp(left=ast.Constant(value=int(a)), op=ast.Div(), right=ast.Constant(value=int(b))) if b:
             return a / b  # first_k(2/3) is what people write
@@ -167,7 +188,7 @@ def _build(node: ast.expr, spec: str) -> Any:
         return ast.literal_eval(node)
     except ValueError as error:
         part = ast.unparse(node)
-        raise ConfigError(f"strategy {spec!r}: {part!r} is neither a literal nor a known name") from error
+        raise ConfigError(f"strategy {_short(spec)!r}: {_short(part)!r} is neither a literal nor a known name") from error
 
 
 def _call(func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], spec: str) -> Any:
@@ -175,17 +196,18 @@ def _call(func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], spe
     known = FLOWER if name.startswith("flower.") else NAMES
     found = known.get(name.removeprefix("flower."))
     if found is None:
-        raise ConfigError(f"strategy {spec!r}: unknown name {name!r}, known are {', '.join(sorted(known))}")
+        raise ConfigError(f"strategy {_short(spec)!r}: unknown name {_short(name)!r}, known are {', '.join(sorted(known))}")
     values = [_build(arg, spec) for arg in args]
     named = {k.arg: _build(k.value, spec) for k in keywords if k.arg is not None}
+    if any(k.arg is None for k in keywords):
+        raise ConfigError(f"strategy {_short(spec)!r}: ** is not allowed")
     if len(named) != len(keywords):
-        raise ConfigError(f"strategy {spec!r}: ** is not allowed")
+        raise ConfigError(f"strategy {_short(spec)!r}: {name} is given a parameter twice")
     if name in STRATEGIES and (own := NOT_SPEC & named.keys()):
-        raise ConfigError(f"strategy {spec!r}: {', '.join(sorted(own))} is the run's own, no part of a strategy")
+        raise ConfigError(f"strategy {_short(spec)!r}: {', '.join(sorted(own))} is the run's own, no part of a strategy")
     try:
         return found(*values, **named)
     except FlowerHpcError as error:
-        raise ConfigError(f"strategy {spec!r}: {error}") from error
+        raise ConfigError(f"strategy {_short(spec)!r}: {error}") from error
     except (TypeError, ValueError) as error:
-        words = str(error).replace(".__init__()", "()")
-        raise ConfigError(f"strategy {spec!r}: {name}: {words}") from error
+        raise ConfigError(f"strategy {_short(spec)!r}: {_reason(name, found, str(error))}") from error

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from ..errors import ConfigError
 from ..protocol import DEADLINE_S, MAX_STEPS
 from .checks import positive, whole
 from .situation import Situation
@@ -54,6 +55,11 @@ class FixedWork(Work):
     """
 
     config: Assignment = field(default_factory=lambda: NOTHING)
+
+    def __post_init__(self) -> None:
+        entries = self.config.items() if isinstance(self.config, Mapping) else [(None, None)]
+        if not all(isinstance(k, str) and isinstance(v, bool | int | float | str | bytes) for k, v in entries):
+            raise ConfigError(f"config must map names to numbers, texts or true/false, got {self.config!r}")
 
     def assign(self, nodes: Sequence[str], seen: Situation) -> dict[str, Assignment]:
         """The same for each."""

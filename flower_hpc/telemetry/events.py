@@ -6,8 +6,9 @@ Every line has ``event`` and ``time`` (seconds since the epoch; virtual seconds 
 event              fields
 =================  ====================================================================================
 run_started        run, strategy, bytes_model
-run_resumed        round and version of the checkpoint, in_flight (nodes still awaited), lost (nodes whose
-                   messages went with the old server), damaged (checkpoints that were passed over)
+run_resumed        round and version of the checkpoint (0: none, the run starts anew), in_flight (nodes
+                   still awaited), lost (nodes whose messages went with the old server), damaged
+                   (checkpoints that were passed over)
 round_started      round, online, busy
 sent               round, kind (train, evaluate), node, bytes_down, version
 reply_accepted     round, kind, node, bytes_up, duration_s, examples; admitted: false where its queue was

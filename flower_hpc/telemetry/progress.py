@@ -29,6 +29,8 @@ class RunView:
     bytes_up: int = 0
     bytes_down: int = 0
     note: str = "starting"
+    news: str = ""
+    """What to tell once, on a line of its own."""
 
     def add(self, event: Event) -> None:
         """Fold in one event."""
@@ -48,6 +50,7 @@ class RunView:
             self.cut += len(event["waiting"])
             self.note = "averaging"
         elif kind == "run_resumed":
+            self.news = resumed(event)
             self.round = self.done = event["round"]
             self.in_flight, self.note = set(event["in_flight"]), "resumed"
         elif kind == "aggregated":
@@ -69,15 +72,24 @@ class RunView:
         )
 
 
+def resumed(event: Event) -> str:
+    """What became of a resume."""
+    number, damaged = event["round"], event["damaged"]
+    words = f"goes on after round {number}" if number else "nothing to resume: the run starts anew"
+    return "; ".join([words, *(f"damaged checkpoint passed over: {what}" for what in damaged)])
+
+
 def show(events: Iterable[Event], console: Console) -> None:
     """Draw a progress bar while events come; where there is no terminal, print a line a round."""
     view = RunView()
     if not console.is_terminal:
         for event in events:
             view.add(event)
+            _tell(view, console)
             if event["event"] == "round_finished":
                 note = f" ({view.note})" if view.note.startswith("skipped") else ""
-                words = f"round {view.round}/{view.of}: {view.describe()}{note}"
+                total = f"/{view.of}" if view.of else ""
+                words = f"round {view.round}{total}: {view.describe()}{note}"
                 console.print(words, highlight=False, soft_wrap=True)
         return
     columns = TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[facts]}")
@@ -85,6 +97,7 @@ def show(events: Iterable[Event], console: Console) -> None:
         task = bar.add_task("starting", total=None, facts="")
         for event in events:
             view.add(event)
+            _tell(view, console)
             title = f"round {view.round}/{view.of} [dim]{view.note}[/dim]" if view.of else view.note
             bar.update(
                 task,
@@ -93,6 +106,12 @@ def show(events: Iterable[Event], console: Console) -> None:
                 completed=view.done,
                 facts=view.describe(),
             )
+
+
+def _tell(view: RunView, console: Console) -> None:
+    if view.news:
+        console.print(view.news, highlight=False, markup=False, soft_wrap=True)
+        view.news = ""
 
 
 def rounds_table(result: dict[str, Any]) -> Table:

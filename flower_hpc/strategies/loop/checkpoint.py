@@ -5,7 +5,6 @@ JSON text in the file's metadata, beside a digest of the text and of all tensors
 """
 
 import json
-import logging
 import os
 import re
 from hashlib import blake2b
@@ -17,8 +16,8 @@ from safetensors import safe_open
 from ...errors import ConfigError, RunError
 from ...records import NDArray
 from .packing import NATIVE, pack, raw, unpack
+from .log import LOG
 
-LOG = logging.getLogger("flwr.hpc")
 VERSION = 1
 MARK = "flower_hpc.checkpoint"  # the metadata's key for the version
 MAX_TEXT = 40_000_000  # safetensors reads headers up to 100 MB, and quotes in the text are doubled there

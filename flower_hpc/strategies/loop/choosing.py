@@ -45,7 +45,9 @@ class Chooser:
     def shortage(self, fewest: int) -> str:
         """Why it may not."""
         idle, fit, online = len(self._collector.idle()), len(self.candidates()), len(self._collector.online)
-        of_them = "" if fit == idle else f", {fit} of them may be asked"
+        where = getattr(self._settings.selection, "where", "")
+        may = f"meet {where!r}" if where else "may be asked"
+        of_them = "" if fit == idle else f", {fit} of them {may}"
         need = f"{self._settings.min_nodes} online" + (f" and {fewest} idle" if fewest > 1 else "")
         after = f"after {self._settings.node_wait_s:g} s; needs {need}"
         return f"{online} nodes online, {idle} idle{of_them} {after}"
@@ -62,9 +64,10 @@ class Chooser:
         return [
             n
             for n in self.candidates()
-            # not those that have just failed: they would be asked again and again
+            # not those that have just failed, or have no examples: they would be asked again and again
             if not ledger.suspect(n.name)
             and not (ledger.of(n.name).in_a_row and ledger.of(n.name).last_failed == number)
+            and ledger.of(n.name).last_empty != number
         ]
 
     def ask_profiles(self) -> None:

@@ -39,7 +39,8 @@ class Flight:
 
     ``awaited`` is False for a probe of a suspect node. ``orphaned`` marks a message whose node came back
     under its key after it was sent, or whose scheduler says that it is gone: the work may be lost, so the node
-    counts as idle, but a reply would still be taken. ``missed``: its node was seen to go. ``limited``: the server set its steps. ``sent_at`` is the
+    counts as idle, but a reply would still be taken. ``missed``: its node was seen to go. ``limited``: the server set its steps,
+    exactly ``steps`` of them where it says so. ``sent_at`` is the
     clock's ``now()``, ``sent_wall`` seconds since the epoch.
     """
 
@@ -52,6 +53,7 @@ class Flight:
     sent_wall: float = 0.0
     bytes_down: int = 0
     limited: bool = False
+    steps: int | None = None
     awaited: bool = True
     orphaned: bool = False
     missed: bool = False

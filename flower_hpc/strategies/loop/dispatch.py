@@ -125,6 +125,8 @@ class Dispatcher:
             flight = Flight(node, kind, number, self._intake.model.version, ttl_s)
             flight.bytes_down, flight.awaited = message_bytes(new), not ledger.suspect(node.name)
             flight.limited = LOCAL_STEPS in asks[node.name] or MAX_STEPS in asks[node.name]
+            steps = asks[node.name].get(LOCAL_STEPS)
+            flight.steps = steps if isinstance(steps, int) else None
             packed.append((new, flight))
         if not any(flight.awaited for _, flight in packed):
             for _, flight in packed:

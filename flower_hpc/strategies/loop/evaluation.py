@@ -12,7 +12,8 @@ from .dispatch import Dispatcher
 from ..inner import minimum_nodes
 from .intake import Intake
 from ..options import Settings
-from .outcomes import LOG, Outcomes
+from .log import LOG
+from .outcomes import Outcomes
 from .state import RunState
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]

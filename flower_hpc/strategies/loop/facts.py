@@ -4,15 +4,14 @@ One JSON object a line: ``name``, ``state`` and ``reason`` (text) and ``time`` (
 """
 
 import json
-import logging
 import os
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
+from .log import LOG
 
-LOG = logging.getLogger("flwr.hpc")
 
 
 class NodeFact(StrEnum):

@@ -16,11 +16,13 @@ from ...records import Weights, to_weights
 from ...telemetry import EventLog
 from .collect import Flight
 from .control import Control
+from .log import LOG
 from .join import Averaged, Batch, Gathered, Part
 from .messages import release
 from ..options import LEAST_INCLUSION, Settings
 from .replies import Reply, read_reply
 from .state import RunState
+from ..history import number_of
 from ..ledger import Usual
 from ..weighting import metric
 from ..work import Work
@@ -77,6 +79,7 @@ class Intake:
         self._held: list[tuple[Flight, Message, float, int]] | None = None
         self._usual = Usual()
         self.fresh = 0
+        self.last_refusal = ""
         self.full: Callable[[], bool] | None = None
         self._pot, self._next = self._new_pot(), self._new_pot()
 
@@ -146,6 +149,8 @@ class Intake:
             change = self.control.read(message) if self.control else None
         except ReplyError as error:
             self._events.write("reply_refused", **facts, reason=str(error))
+            LOG.warning("refused the reply of node %s: %s", name, error)
+            self.last_refusal = f"{name}: refused, {error}"
             self._state.ledger.refused(name, self.round)
             work.lost(name, seen)
             return
@@ -189,11 +194,12 @@ class Intake:
         ledger, name = self._state.ledger, flight.node.name
         ledger.completed(name, self.round, worth, late)
         past = ledger.of(name)
-        past.learn(reply.metrics, duration_s, flight.limited)
+        past.learn(reply.metrics, duration_s, flight.limited, flight.steps)
+        past.last_empty = past.last_empty if reply.weight > 0 else self.round
         watched = {
-            key: float(value)
+            key: value
             for key in self._settings.weighting.watches
-            if isinstance(value := reply.metrics.get(key), int | float)
+            if (value := number_of(reply.metrics.get(key))) is not None
         }
         past.watched = watched
         if self._usual.examples is None and past.examples:  # the very first round

@@ -17,6 +17,7 @@ from flwr.app import MetricRecord
 
 from ...records import NDArray, Weights, is_inexact
 
+LARGEST = 1e200
 BLOCK = 1 << 18  # elements: 2 MB of float64, which stays in the cache
 
 
@@ -141,7 +142,8 @@ def mean_metrics(records: Iterable[tuple[MetricRecord, float]], skip: str) -> Me
         seen = True
         for key, value in record.items():
             array = np.asarray(value, np.float64)
-            if key == skip or weight == 0 or not np.isfinite(array).all():
+            # beyond LARGEST a sum may overflow, and no metric means anything
+            if key == skip or weight == 0 or not (np.abs(array) <= LARGEST).all():
                 continue
             total, weights = sums.get(key, (np.zeros_like(array), 0.0))
             if total.shape == array.shape:

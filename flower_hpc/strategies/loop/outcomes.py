@@ -1,6 +1,5 @@
 """What becomes of each message: a reply, an error, nothing; written down, and its node's history kept."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from ...protocol import PROFILE, PROFILE_QUERY, RECEIVED_WALL, REPLIED_WALL, mar
 from ...telemetry import EventLog
 from .collect import Flight, Online
 from .facts import FactsReader
+from .log import LOG
 from .intake import Intake
 from .messages import message_bytes
 from .state import RunState
 
-LOG = logging.getLogger("flwr.hpc")  # below Flower's own logger: `flwr log` shows it
 LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 LONGEST_NAME = 128
 

@@ -15,7 +15,8 @@ from .collect import Collector, Flight, Online
 from ..inner import layers
 from .intake import Intake
 from ..options import Settings
-from .outcomes import LOG, Outcomes
+from .log import LOG
+from .outcomes import Outcomes
 from .state import RunState
 
 FOLDER = "checkpoints"
@@ -63,16 +64,19 @@ class Savepoint:
         self._files.save(self._state.round, tree)
 
     def load(self) -> dict[str, Any] | None:
-        """Put back the newest checkpoint that is whole; returns what to tell of it, or None.
+        """Put back the newest checkpoint that is whole; returns what to tell of it, of round 0 if none is.
 
         Raises
         ------
         RunError
             The checkpoint is of another model.
         """
-        found = self._files.latest() if self._files is not None else None
-        if found is None or self._files is None:
+        if self._files is None:
             return None
+        found = self._files.latest()
+        if found is None:
+            damaged = list(self._files.damaged)
+            return {"round": 0, "version": 0, "in_flight": [], "lost": [], "damaged": damaged}
         number, tree = found
         self._check(tree["intake"]["model"]["record"])
         self._state.restore(tree["state"])

@@ -23,7 +23,8 @@ from .evaluation import EvaluateFn, Evaluation
 from ..inner import minimum_nodes, sampled_clients
 from .intake import Intake
 from ..options import Settings
-from .outcomes import LOG, Outcomes
+from .log import LOG
+from .outcomes import Outcomes
 from .record import Record
 from .resume import Savepoint
 from .state import RunState
@@ -106,11 +107,12 @@ class Run:
 
     def _begin(self) -> None:
         found = self._savepoint.load() if self.settings.resume else None
-        if self.settings.resume and found is None:
-            LOG.warning("nothing to resume in %s: the run starts anew", self.settings.run_dir)
         strategy, size = type(self._hooks).__name__, num_bytes(self.intake.model.record)
         self.events.write("run_started", run=self.settings.run_name, strategy=strategy, bytes_model=size)
-        if found is not None:
+        if found is not None and not found["round"]:
+            self.events.write("run_resumed", **found)
+            LOG.warning("nothing to resume in %s: the run starts anew", self.settings.run_dir)
+        elif found is not None:
             self._done = self.state.round
             self.events.write("run_resumed", **found)
             LOG.info("resumed after round %s, model version %s", self._done, self.intake.model.version)
@@ -190,7 +192,8 @@ class Run:
         With ``refill`` a node that answers meanwhile is given the current model at once.
         """
         collector, intake, flights = self._collector, self.intake, list(sent)
-        dispatched, refill = self.clock.now(), self.settings.refill
+        # with a rule that has no end of its own, as in a first round of which nothing is known, all are awaited
+        dispatched, refill = self.clock.now(), self.settings.refill and self._cutoff.ends
         until, self.state.dispatched = dispatched + self.state.due_s, dispatched
 
         def reason() -> str | None:
@@ -280,7 +283,7 @@ class Run:
         seconds = round(self.clock.now() - self._round_started, 3)
         self.events.write("round_finished", round=self.state.round, seconds=seconds)
         if self._failed_rounds >= self.settings.max_failed_rounds:
-            failure = self._outcomes.last_failure
+            failure = self._outcomes.last_failure or self.intake.last_refusal
             words = f"; last failure of a node: {failure}" if failure else ""
             raise RunError(f"{self._failed_rounds} rounds in a row were skipped: {self._skipped}{words}")
 
