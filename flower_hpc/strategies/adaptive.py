@@ -11,7 +11,6 @@ from .cutoff import Cutoff, Deadline, FirstK, Progress, WaitForAll
 from .situation import Situation
 
 MEMORY = "adaptive-k"
-EVERYONE_ELSE = "every node answered"
 COST_LEAST, COST_MOST = 0.1, 10.0
 
 

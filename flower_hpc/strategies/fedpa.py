@@ -23,5 +23,5 @@ class FedPA(HybridStrategy):
     """
 
     def __init__(self, *, k_min: int = 2, cost: float = 1.0, **options: Unpack[HybridOptions]) -> None:
-        refuse_own("FedPA", options, "cutoff")
+        refuse_own("FedPA", options, "cutoff", takes_inner=True)
         super().__init__(**merged(options, {"cutoff": AdaptiveK(k_min, cost)}))

@@ -46,7 +46,7 @@ class FedQueue(HybridStrategy):
         estimate: QueueEstimate | None = None,
         **options: Unpack[HybridOptions],
     ) -> None:
-        refuse_own("FedQueue", options, "work", "cutoff")
+        refuse_own("FedQueue", options, "work", "cutoff", takes_inner=True)
         number("tolerance", tolerance, least=0)
         work = QueueAware(sync_s, safety_s, warm_up, admission, Ewma() if estimate is None else estimate)
         defaults: HybridOptions = {"staleness": Harmonic(0.5)}

@@ -238,9 +238,9 @@ class HybridStrategy(Strategy):
             settings.inner.summary()
 
 
-def refuse_own(preset: str, options: HybridOptions, *own: str) -> None:
-    """ConfigError where options name what a preset sets itself."""
-    if options.get("inner") is not None and preset not in ("FedPA", "FedQueue"):
+def refuse_own(preset: str, options: HybridOptions, *own: str, takes_inner: bool = False) -> None:
+    """ConfigError where options name what a preset sets itself, or an inner strategy that it cannot take."""
+    if options.get("inner") is not None and not takes_inner:
         raise ConfigError(f"{preset} takes no inner strategy: how it joins updates is its own")
     for name in own:
         if name in options:
