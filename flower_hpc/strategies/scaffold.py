@@ -20,5 +20,5 @@ class Scaffold(HybridStrategy):
     """
 
     def __init__(self, **options: Unpack[HybridOptions]) -> None:
-        refuse_own("Scaffold", options, "control")
+        refuse_own("Scaffold", options, "control", "inner")
         super().__init__(**merged(options, {"control": True}))
