@@ -142,9 +142,6 @@ def _over(group: Group, now: float) -> bool:
     return now >= group["latest"] or all(group["members"].values())
 
 
-def _groups(memory: Mapping[str, Any]) -> dict[str, Group]:
-    # `reason` sees the memory that `assign` has written; before that there is nothing to see
-    if isinstance(memory, dict):
-        groups: dict[str, Group] = memory.setdefault(MEMORY, {})
-        return groups
-    return dict(memory.get(MEMORY, {}))
+def _groups(memory: dict[str, Any]) -> dict[str, Group]:
+    groups: dict[str, Group] = memory.setdefault(MEMORY, {})
+    return groups

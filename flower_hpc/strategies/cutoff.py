@@ -35,7 +35,7 @@ class Progress:
         Nodes whose train messages, of any round, may still be answered.
     now : float
         Seconds since the clock's epoch.
-    memory : mapping
+    memory : dict
         What policies keep.
     """
 
@@ -46,7 +46,7 @@ class Progress:
     joined: int = 0
     under_way: Collection[str] = ()
     now: float = 0.0
-    memory: Mapping[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 class Cutoff(ABC):
