@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 
 from flower_hpc.client import budget_of, effective_steps
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.protocol import (
     DEADLINE_S,
     EFFECTIVE_STEPS,
@@ -139,7 +139,7 @@ class Rehearsal:
         return curve
 
     def _app(self) -> ClientApp:
-        app, task = ClientApp(mods=[SendUpdates()]), self.task
+        app, task = ClientApp(mods=[CompressUpdates()]), self.task
 
         @app.train()
         def train(message: Message, context: Context) -> Message:

@@ -38,12 +38,22 @@ LR_FACTOR = "flower-hpc.lr-factor"  # multiply the learning rate
 WANT_PROFILE = "flower-hpc.want-profile"  # report the node's resources with the reply
 WANT_VARIANCE = "flower-hpc.want-variance"  # report gradient-variance
 CONTROL = "flower-hpc.control"  # SCAFFOLD's control variate, bytes; in the reply's mark: its change
+COMPRESSION = "flower-hpc.compression"  # how to send the update: JSON
+TICKET = "flower-hpc.ticket"  # of this message; in the reply's mark: of the update
+RECEIVED = "flower-hpc.received"  # tickets of the node's updates that are part of a model
+WAITING = "flower-hpc.waiting"  # tickets of those that wait to be
+DELTA_FROM = "flower-hpc.delta-from"  # the arrays are changes since this version, named "<version>/<array>"
+KEEP_MODEL = "flower-hpc.keep-model"  # keep the model, for the next message's change
+WIDTH = "flower-hpc.width"  # federated dropout: the model's width, in (0, 1]
+MOVING = "flower-hpc.moving"  # federated dropout: other coordinates in each round
 
 # in a reply
 MARK = "flower-hpc"
 FORM = "form"
 BASE_VERSION = "base-version"
 NAME = "name"
+DECODES = "decodes"  # in the mark: the node reads compressed models
+HOLDS = "holds"  # in the mark: the version of the model that the node keeps
 PROFILE = "flower-hpc.profile"  # a ConfigRecord of the reply: the node's resources
 RECEIVED_WALL = "received-wall"  # seconds since the epoch by the node's clock, in the profile record
 REPLIED_WALL = "replied-wall"
@@ -64,11 +74,18 @@ DATA_ENV = "FLOWER_HPC_DATA"
 
 @dataclass(frozen=True)
 class Mark:
-    """What a reply says of itself: its form, the version it started from, the node's name."""
+    """What a reply says of itself.
+
+    Its form, the version it started from, the node's name; the ticket of an update whose node would take it
+    back, whether the node reads compressed models, and the version that it keeps.
+    """
 
     form: str = WEIGHTS
     base_version: int | None = None
     name: str = ""
+    ticket: str = ""
+    decodes: bool = False
+    holds: int | None = None
 
 
 def config_of(message: Message) -> ConfigRecord:
@@ -81,17 +98,26 @@ def mark_of(reply: Message) -> Mark:
     record = reply.content.config_records.get(MARK)
     if record is None:
         return Mark()
-    version = record.get(BASE_VERSION)
     return Mark(
         form=str(record.get(FORM, WEIGHTS)),
-        base_version=version if isinstance(version, int) else None,
+        base_version=_whole(record.get(BASE_VERSION)),
         name=str(record.get(NAME, "")),
+        ticket=str(record.get(TICKET, "")),
+        decodes=record.get(DECODES) is True,
+        holds=_whole(record.get(HOLDS)),
     )
 
 
 def write_mark(reply: Message, mark: Mark) -> None:
     """Mark a reply."""
-    record = ConfigRecord({FORM: mark.form, NAME: mark.name})
-    if mark.base_version is not None:
-        record[BASE_VERSION] = mark.base_version
+    record = ConfigRecord({FORM: mark.form, NAME: mark.name, DECODES: mark.decodes})
+    if mark.ticket:
+        record[TICKET] = mark.ticket
+    for key, value in ((BASE_VERSION, mark.base_version), (HOLDS, mark.holds)):
+        if value is not None:
+            record[key] = value
     reply.content[MARK] = record
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,6 +1,7 @@
 """Between Flower records and ``{name: ndarray}``, the form that all our maths uses."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +15,42 @@ from .errors import ReplyError
 
 NDArray = npt.NDArray[Any]
 Weights = dict[str, NDArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """Some entries of an array; the others are zero, or unknown.
+
+    Parameters
+    ----------
+    positions : ndarray
+        int64, ascending, in the flattened array.
+    values : ndarray
+        Those entries.
+    shape : tuple of int
+        Of the whole array.
+    partial : bool
+        Whether the others are unknown; default False, they are zero.
+    """
+
+    positions: NDArray
+    values: NDArray
+    shape: tuple[int, ...]
+    partial: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.values.dtype
+
+    def dense(self) -> NDArray:
+        """The whole array, made anew."""
+        x = np.zeros(int(np.prod(self.shape, dtype=object)), self.dtype)
+        x[self.positions] = self.values
+        return x.reshape(self.shape)
+
+
+Update = Mapping[str, NDArray | Sparse]
 
 NUMPY_STYPE = "numpy.ndarray"
 """Flower's own serialization: the bytes of ``np.save``."""
@@ -121,6 +158,26 @@ def add(base: Weights, update: Weights) -> Weights:
     return {k: base[k] + d if is_inexact(d) else d for k, d in update.items()}
 
 
-def is_inexact(x: NDArray) -> bool:
-    """True for real and complex floating-point arrays."""
-    return bool(np.issubdtype(x.dtype, np.inexact))
+def dense(x: NDArray | Sparse) -> NDArray:
+    """The whole array."""
+    return x.dense() if isinstance(x, Sparse) else x
+
+
+def values_of(x: NDArray | Sparse) -> NDArray:
+    """The entries that are there."""
+    return x.values if isinstance(x, Sparse) else x
+
+
+def densify(update: Update) -> Weights:
+    """All arrays whole."""
+    return {k: dense(x) for k, x in update.items()}
+
+
+def is_inexact(x: NDArray | Sparse) -> bool:
+    """True for real and complex floating-point arrays, bfloat16 (of ml_dtypes) among them."""
+    return bool(np.issubdtype(x.dtype, np.inexact)) or x.dtype.name == "bfloat16"
+
+
+def is_real_float(x: NDArray | Sparse) -> bool:
+    """True for real floating-point arrays of at most 64 bits."""
+    return x.dtype.name in ("float16", "bfloat16", "float32", "float64")

@@ -10,12 +10,13 @@ import pytest
 import flower_hpc
 
 ROOT = Path(flower_hpc.__file__).parent
-LEAVES = {"errors", "records", "protocol", "clock", "telemetry"}
+LEAVES = {"errors", "records", "protocol", "clock", "storage", "telemetry"}
 MAY = {
     "errors": set(),
     "clock": set(),
     "protocol": LEAVES,
     "records": LEAVES,
+    "storage": LEAVES,
     "telemetry": LEAVES,
     "compression": LEAVES,
     "client": LEAVES | {"compression"},

@@ -16,9 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from flower_hpc.errors import ConfigError, FlowerHpcError, RunError
 from flower_hpc.records import to_record
-from flower_hpc.strategies.loop import checkpoint
+from flower_hpc.storage import load_tree, pack, treefile, unpack
 from flower_hpc.strategies.loop.checkpoint import Checkpoints
-from flower_hpc.strategies.loop.packing import pack, unpack
 
 TREE = {"w": np.arange(3.0), "n": [1, "é", None], "h": np.array([1, 2], ">i2")}
 
@@ -81,8 +80,8 @@ def test_packing_is_undone_exactly(tree):
 @given(tree=trees)
 def test_a_file_is_undone_exactly(tmp_path_factory, tree):
     path = tmp_path_factory.mktemp("file") / "x"
-    checkpoint.write_file(path, *pack(tree))
-    assert same(checkpoint.read_file(path), tree)
+    treefile.write_file(path, *pack(tree))
+    assert same(load_tree(path), tree)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +208,7 @@ def test_damage_falls_back_to_the_one_before_and_is_told(tmp_path, caplog, monke
     path.write_bytes(path.read_bytes()[:-1])
     save_file({"w": np.ones(2)}, tmp_path / "round-000004.safetensors")
     (tmp_path / "round-000005.safetensors").write_text("<html>")
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    monkeypatch.setattr(treefile, "VERSION", 2)
     store.save(6, 6)
     monkeypatch.undo()
     store._files()
@@ -252,7 +251,7 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path):
 
 
 def test_a_text_too_long_to_read_again_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "MAX_TEXT", 10)
+    monkeypatch.setattr(treefile, "MAX_TEXT", 10)
     with pytest.raises(RunError, match="besides its arrays"):
         Checkpoints(tmp_path).save(1, "x" * 20)
 

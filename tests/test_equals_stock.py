@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from conftest import grid_of
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.records import to_record, to_weights
 from flower_hpc.strategies import FedAvg, HybridStrategy, WaitForAll
 
@@ -113,7 +113,7 @@ def test_a_halfway_integer_is_rounded_to_even():
 @given(federations([np.float64]))
 def test_updates_on_the_wire_give_the_same_model_as_weights(case):
     plain, _ = joined(ours(), *case)
-    packed, _ = joined(ours(), *case, mods=[SendUpdates()])
+    packed, _ = joined(ours(), *case, mods=[CompressUpdates()])
     for name, array in plain.items():
         np.testing.assert_allclose(packed[name], array, rtol=1e-9, atol=1e-9)
 
@@ -131,7 +131,7 @@ def test_updates_on_the_wire_give_the_same_model_as_weights(case):
     ],
     ids=["FedAvg", "FedAdam", "FedYogi", "FedMedian", "FedTrimmedAvg", "Krum", "QFedAvg"],
 )
-@pytest.mark.parametrize("mods", [(), (SendUpdates(),)], ids=["weights", "updates"])
+@pytest.mark.parametrize("mods", [(), (CompressUpdates(),)], ids=["weights", "updates"])
 def test_inner_strategy_equals_itself_alone(make, mods):
     rng = np.random.default_rng(3)
     start = {"w": rng.normal(size=(4, 3)).astype(np.float32), "b": rng.normal(size=2)}

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import grid_of, stepping, weights
 from flower_hpc.client import ProfiledApp
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.strategies import Deadline, FirstK, HybridStrategy, ResourceAware
 from flower_hpc.strategies.history import NodeHistory
 from flower_hpc.strategies.ledger import Ledger
@@ -41,7 +41,7 @@ def run(grid, folder, rounds=3, **options):
 def test_a_dead_node_is_charged_for_its_own_failure_and_nobody_else(tmp_path, seen):
     # Flower's error reply names node 1 as its sender, whoever has died
     nodes = [InProcessNode("one", 1), InProcessNode("two", 9, offline=[(5, 8)]), InProcessNode("three", 1)]
-    run(grid_of(stepping([1, 2, 3]), nodes, [SendUpdates()]), tmp_path, rounds=2, cutoff=Deadline(20))
+    run(grid_of(stepping([1, 2, 3]), nodes, [CompressUpdates()]), tmp_path, rounds=2, cutoff=Deadline(20))
     (ledger,) = seen
     assert {name: ledger.of(name).failed for name in ("one", "two", "three")} == {
         "one": 0,
@@ -126,7 +126,7 @@ def test_a_ledger_survives_its_checkpoint():
 
 
 def profiled(nodes):
-    app = ProfiledApp(mods=[SendUpdates()])
+    app = ProfiledApp(mods=[CompressUpdates()])
 
     @app.train()
     def train(msg, context):

@@ -13,7 +13,7 @@ from conftest import make_app, stepping, weights
 from flower_hpc import protocol
 from flower_hpc.client import KeepBudget, ProfiledApp, ReportProfile, machine
 from flower_hpc.clock import VirtualClock
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.errors import ConfigError
 from flower_hpc.records import to_record, to_weights
 from flower_hpc.transport import InProcessGrid, InProcessNode
@@ -97,7 +97,7 @@ def test_an_error_reply_passes_untouched():
     assert not error.has_content()
 
 
-@pytest.mark.parametrize("mods", [[], [SendUpdates(), fixedclipping_mod, KeepBudget()]])
+@pytest.mark.parametrize("mods", [[], [CompressUpdates(), fixedclipping_mod, KeepBudget()]])
 def test_a_profiled_app_answers_the_query_with_the_profile_alone(mods):
     reply = replying(mods=mods)(message(kind=protocol.PROFILE_QUERY), context(site="north"))
     assert list(reply.content) == [protocol.PROFILE]
@@ -113,7 +113,7 @@ def test_a_query_and_a_training_share_one_measurement():
 
 
 def test_updates_profiles_and_names_go_together():
-    app = replying(mods=[SendUpdates(), KeepBudget()])
+    app = replying(mods=[CompressUpdates(), KeepBudget()])
     config = {protocol.REPLY_AS: protocol.UPDATE, protocol.VERSION: 3, protocol.WANT_PROFILE: True}
     reply = app(message(config), context())
     assert protocol.mark_of(reply) == protocol.Mark("update", 3, "a-1")
@@ -132,9 +132,9 @@ def test_the_mod_of_a_profiled_app_comes_after_a_leading_send_updates():
             seen.append(protocol.MARK in reply.content)
             return reply
 
-    app = replying(mods=[SendUpdates(), Spy()])
+    app = replying(mods=[CompressUpdates(), Spy()])
     reply = app(message({protocol.REPLY_AS: protocol.UPDATE, protocol.WANT_PROFILE: True}), context())
-    assert seen == [False]  # one profile mod, not two, and within SendUpdates
+    assert seen == [False]  # one profile mod, not two, and within CompressUpdates
     assert list(reply.content.config_records) == [protocol.PROFILE, protocol.MARK]
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from conftest import grid_of, stepping, weights
 from flower_hpc.client import Control
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.errors import RunError
 from flower_hpc.records import to_record, to_weights
 from flower_hpc.strategies import HybridStrategy, parse
@@ -48,7 +48,7 @@ def start(spec, folder, *, kill_after=None, resume=False, grid=None, num_rounds=
             raise Killed
         return MetricRecord({"accuracy": float(to_weights(arrays)["w"][0])})
 
-    grid = grid or grid_of(uneven, [1, 2, 3, 4, 5], [SendUpdates()])
+    grid = grid or grid_of(uneven, [1, 2, 3, 4, 5], [CompressUpdates()])
     result = strategy.start(grid, weights(), num_rounds=num_rounds, evaluate_fn=evaluate)
     return result, seen
 
@@ -91,7 +91,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, spec):
 
 def test_scaffold_resumes_with_its_control_variate(tmp_path):
     def scaffolding():
-        made = ClientApp(mods=[SendUpdates()])
+        made = ClientApp(mods=[CompressUpdates()])
 
         @made.train()
         def train(msg, context):
@@ -120,7 +120,7 @@ def test_scaffold_resumes_with_its_control_variate(tmp_path):
 
 def test_a_message_in_flight_is_still_taken_where_the_grid_knows_it(tmp_path):
     nodes = [InProcessNode("fast", 1), InProcessNode("slow", 7.5)]
-    grid = grid_of(stepping([1.0, 9.0]), nodes, [SendUpdates()])
+    grid = grid_of(stepping([1.0, 9.0]), nodes, [CompressUpdates()])
     with pytest.raises(Killed):
         start("first_k(1)", tmp_path, kill_after=3, grid=grid)
     start("first_k(1)", tmp_path, resume=True, grid=grid, num_rounds=12)
@@ -166,7 +166,7 @@ def test_an_inner_strategy_keeps_its_state_and_takes_its_new_settings(tmp_path):
         start(adam.format(0.1), tmp_path, kill_after=3)
     strategy = parse(adam.format(0.5))
     strategy.record_as("r", tmp_path, resume=True)
-    grid = grid_of(uneven, 5, [SendUpdates()])
+    grid = grid_of(uneven, 5, [CompressUpdates()])
     moments = []
 
     def evaluate(number, arrays):

@@ -12,7 +12,7 @@ from flwr.serverapp import strategy as flower
 from conftest import grid_of, stepping, weights
 from flower_hpc.client import KeepBudget
 from flower_hpc.clock import WALL
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.errors import ConfigError, RunError
 from flower_hpc.records import to_weights
 from flower_hpc.strategies import Deadline, Discard, FirstK, HybridStrategy, Polynomial, RandomSelection
@@ -35,7 +35,7 @@ def nodes_of(events, kind, **fields):
     return sorted(e["node"] for e in of(events, kind, **fields))
 
 
-BOTH_FORMS = pytest.mark.parametrize("mods", [(), (SendUpdates(),)], ids=["weights", "updates"])
+BOTH_FORMS = pytest.mark.parametrize("mods", [(), (CompressUpdates(),)], ids=["weights", "updates"])
 
 
 def test_a_round_ends_at_its_deadline(tmp_path):
@@ -138,7 +138,7 @@ def test_a_bad_reply_is_refused_and_the_round_goes_on(tmp_path, bad, reason, mod
 
 
 def test_an_update_against_another_version_is_refused(tmp_path):
-    class Liar(SendUpdates):
+    class Liar(CompressUpdates):
         def __call__(self, msg, context, call_next):
             reply = super().__call__(msg, context, call_next)
             reply.content["flower-hpc"]["base-version"] = 17
@@ -235,7 +235,7 @@ def test_deadline_s_is_the_cut_only_where_late_work_is_discarded(tmp_path):
 
 
 def test_names_come_from_replies_where_the_grid_has_none(tmp_path):
-    grid = grid_of(stepping([1, 2]), 2, [SendUpdates()], named=False)
+    grid = grid_of(stepping([1, 2]), 2, [CompressUpdates()], named=False)
     _, events = run(grid, tmp_path, rounds=2)
     assert nodes_of(events, "sent", round=1) == ["1", "2"]
     assert nodes_of(events, "sent", round=2) == ["node-0", "node-1"]
@@ -342,7 +342,7 @@ def test_client_side_clipping_gets_its_norm_through_our_config(tmp_path):
     inner = flower.DifferentialPrivacyClientSideFixedClipping(
         flower.FedAvg(fraction_evaluate=0.0), 1e-9, 1.0, 2
     )
-    grid = grid_of(stepping([100, 100]), 2, [SendUpdates(), fixedclipping_mod, KeepBudget()])
+    grid = grid_of(stepping([100, 100]), 2, [CompressUpdates(), fixedclipping_mod, KeepBudget()])
     w, _ = run(grid, tmp_path, inner=inner)
     assert np.linalg.norm(w) == pytest.approx(1.0, abs=1e-3)
 

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from conftest import grid_of, stepping, weights
 from flower_hpc import protocol
 from flower_hpc.client import Control
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.errors import ConfigError, RunError
 from flower_hpc.records import from_bytes, to_record, to_weights
 from flower_hpc.strategies import Deadline, Discard, FedAvg, FirstK, Scaffold
@@ -51,7 +51,7 @@ def trained(strategy, nodes=2, rounds=150, **options):
     return to_weights(result.arrays)["w"]
 
 
-@pytest.mark.parametrize("mods", [(), (SendUpdates(),)], ids=["weights", "updates"])
+@pytest.mark.parametrize("mods", [(), (CompressUpdates(),)], ids=["weights", "updates"])
 def test_scaffold_converges_to_the_optimum_of_all_where_fedavg_does_not(mods):
     np.testing.assert_allclose(trained(Scaffold(fraction_evaluate=0.0), mods=mods), OPTIMUM, atol=1e-6)
     # FedAvg stops where the nodes' moves, (1 - (1 - lr a)^steps) (t - w), cancel

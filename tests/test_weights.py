@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import grid_of, stepping, weights
 from flower_hpc import strategies as ours
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.errors import ConfigError, RunError
 from flower_hpc.protocol import GRADIENT_VARIANCE, TRAIN_LOSS
 from flower_hpc.records import to_weights
@@ -24,7 +24,7 @@ from flower_hpc.strategies.weighting import Usual
 from flower_hpc.telemetry import read_events
 from flower_hpc.transport import InProcessNode
 
-BOTH_FORMS = pytest.mark.parametrize("mods", [(), (SendUpdates(),)], ids=["weights", "updates"])
+BOTH_FORMS = pytest.mark.parametrize("mods", [(), (CompressUpdates(),)], ids=["weights", "updates"])
 
 
 def trained(strategy, grid, rounds=1, timeout=1e6):

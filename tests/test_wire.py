@@ -11,7 +11,7 @@ from conftest import make_app
 from flower_hpc import protocol
 from flower_hpc.client import KeepBudget, budget_of, proximal_term
 from flower_hpc.clock import VirtualClock
-from flower_hpc.compression import Identity, SendUpdates, pack, unpack
+from flower_hpc.compression import Identity, CompressUpdates, pack, unpack
 from flower_hpc.errors import ConfigError, ReplyError
 from flower_hpc.records import add, num_bytes, read_numpy, subtract, to_array, to_record, to_weights
 from flower_hpc.transport import InProcessGrid
@@ -83,12 +83,12 @@ def ask(grid_config, mods):
 
 
 def test_a_client_subtracts_only_when_asked():
-    reply = ask({}, [SendUpdates()])
+    reply = ask({}, [CompressUpdates()])
     assert to_weights(reply.content["arrays"])["w"][0] == 11
     assert protocol.MARK not in reply.content
-    reply = ask({protocol.REPLY_AS: protocol.UPDATE, protocol.VERSION: 4}, [SendUpdates()])
+    reply = ask({protocol.REPLY_AS: protocol.UPDATE, protocol.VERSION: 4}, [CompressUpdates()])
     assert to_weights(reply.content["arrays"])["w"][0] == 1
-    assert protocol.mark_of(reply) == protocol.Mark("update", 4, "a-1")
+    assert protocol.mark_of(reply) == protocol.Mark("update", 4, "a-1", decodes=True)
 
 
 def test_a_client_without_the_mod_replies_with_weights():

@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from ..clock import WALL, Clock
-from ..compression import SendUpdates
+from ..compression import CompressUpdates
 from ..errors import ConfigError
 from ..protocol import (
     PROFILE,
@@ -30,7 +30,7 @@ class ReportProfile:
 
     It holds the node's wall times (``received-wall``, ``replied-wall``, seconds since the epoch) and, where
     ``flower-hpc.want-profile`` is true, what :func:`measure` returns and ``label.<name>`` for each label.
-    Put it right after ``SendUpdates``; :class:`ProfiledApp` does.
+    Put it right after ``CompressUpdates``; :class:`ProfiledApp` does.
 
     Parameters
     ----------
@@ -89,21 +89,21 @@ class ReportProfile:
 
 
 class ProfiledApp(ClientApp):
-    """A ClientApp that reports its node's profile: ``app = ProfiledApp(mods=[SendUpdates(), KeepBudget()])``.
+    """A ClientApp that reports its node's profile: ``ProfiledApp(mods=[CompressUpdates(), KeepBudget()])``.
 
     It also answers the query ``flower_hpc_profile``, with the profile alone.
 
     Parameters
     ----------
     mods : sequence of Mod
-        As a ClientApp's. A :class:`ReportProfile` is put after a leading ``SendUpdates``, else first, unless
-        there is one already.
+        As a ClientApp's. A :class:`ReportProfile` is put after a leading ``CompressUpdates``, else first,
+        unless there is one already.
     """
 
     def __init__(self, *, mods: Sequence[Mod] = ()) -> None:
         own = list(mods)
         if not any(isinstance(mod, ReportProfile) for mod in own):
-            own.insert(1 if own and isinstance(own[0], SendUpdates) else 0, ReportProfile())
+            own.insert(1 if own and isinstance(own[0], CompressUpdates) else 0, ReportProfile())
         super().__init__(mods=own)
         # only the route: the mod answers before a message comes this far
         self.query(PROFILE_QUERY.partition(".")[2])(lambda msg, _: Message(RecordDict(), reply_to=msg))

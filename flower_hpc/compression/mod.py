@@ -1,68 +1,129 @@
-"""Client half of sending updates: subtract the model that came in, mark the reply; only when asked."""
+"""Client half of sending updates: subtract the model that came in, compress, mark the reply; if asked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MessageType
 from flwr.clientapp.typing import ClientAppCallable
 
+from ..errors import ConfigError
 from ..protocol import (
+    COMPRESSION,
+    MOVING,
     NODE_NAME,
+    RECEIVED,
     REPLY_AS,
+    RUN,
+    TICKET,
     UPDATE,
     VERSION,
+    WAITING,
     WEIGHTS,
     Mark,
     config_of,
     write_mark,
 )
-from ..records import subtract, to_weights
-from .codec import Codec, Identity, pack
+from ..records import Weights, subtract, to_record, to_weights
+from .download import is_plain, read_model
+from .feedback import Feedback
+from .keeping import MAX_GB, Keeping
+from .options import Compression
+from .update import encode_update
+
+RESIDUAL = "residual"
 
 
 @dataclass(frozen=True)
-class SendUpdates:
-    """The outermost mod of a ClientApp: replies with ``local - received`` when the server asks for it.
+class CompressUpdates:
+    """The outermost mod of a ClientApp: replies with a compressed ``local - received`` when asked for it.
 
-    The app itself goes on replying with full weights. A server that does not ask (any Flower strategy)
-    gets them as they are. Put it first: ``ClientApp(mods=[SendUpdates(), <clipping, DP>, KeepBudget()])``.
+    The app itself goes on getting and sending full weights. A server that does not ask (any Flower strategy)
+    gets them as they are. Put it first, so that clipping and noise act on what the app learnt and not on what
+    a codec left: ``ClientApp(mods=[CompressUpdates(), <clipping, DP>, KeepBudget()])``.
 
     Parameters
     ----------
-    codec : Codec
-        How each array of the update travels; default unchanged.
+    how : Compression, Codec or str, optional
+        How updates travel, for a node that wants another way than the server's; default: as the server asks.
+    max_gb : float
+        The most that a node's runs may keep on its disk, > 0; default 20.
+
+    Raises
+    ------
+    ConfigError
+        A value that cannot work.
     """
 
-    codec: Codec = Identity()  # noqa: RUF009  frozen: one value serves all
+    how: object = None
+    max_gb: float = MAX_GB
+
+    def __post_init__(self) -> None:
+        if self.how is not None:
+            object.__setattr__(self, "how", Compression.of(self.how))
+        if not isinstance(self.max_gb, int | float) or not self.max_gb > 0:
+            raise ConfigError(f"max_gb must be a number > 0, got {self.max_gb!r}")
 
     def __call__(self, msg: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Answer ``msg``, as an update if it asks for one."""
         # what the message asks is read first: the app may change the message
-        config = config_of(msg)
+        config = dict(config_of(msg))
         wanted, version = config.get(REPLY_AS), config.get(VERSION)
-        sent = list(msg.content.array_records.values())
+        if wanted is None:
+            return call_next(msg, context)
+        name = str(context.node_config.get(NODE_NAME, ""))
+        keeping = Keeping(name or str(context.node_id), str(config.get(RUN, "")), context, self.max_gb)
+        base, holds = None, None
+        if len(msg.content.array_records) == 1:
+            ((key, record),) = msg.content.array_records.items()
+            if is_plain(record, config):
+                base = to_weights(record)
+            else:
+                base, holds = read_model(record, config, keeping)
+                msg.content[key] = to_record(base)
         reply = call_next(msg, context)
-        if wanted is None or reply.has_error():
+        if reply.has_error():
             return reply
 
-        form = WEIGHTS
-        if wanted == UPDATE and msg.metadata.message_type == MessageType.TRAIN:
-            local = reply.content.array_records
-            # anything but one model there and one back is for the server to judge
-            if len(sent) == 1 and len(local) == 1:
-                (key,) = local
-                update = self._update(local[key], sent[0])
-                if update is not None:
-                    reply.content[key] = update
-                    form = UPDATE
-        name = str(context.node_config.get(NODE_NAME, ""))
-        base = version if isinstance(version, int) else None
-        write_mark(reply, Mark(form, base, name))
+        form, ticket = WEIGHTS, ""
+        trained = msg.metadata.message_type == MessageType.TRAIN
+        # anything but one model there and one back is for the server to judge
+        if wanted == UPDATE and trained and base is not None and len(reply.content.array_records) == 1:
+            ((key, local),) = reply.content.array_records.items()
+            update = difference(to_weights(local), base)
+            if update is not None:
+                reply.content[key], ticket = self._compress(update, config, keeping)
+                form = UPDATE
+        number = version if isinstance(version, int) else None
+        write_mark(reply, Mark(form, number, name, ticket, decodes=True, holds=holds))
         return reply
 
-    def _update(self, local: ArrayRecord, sent: ArrayRecord) -> ArrayRecord | None:
-        new, base = to_weights(local), to_weights(sent)
-        if {k: (x.shape, x.dtype) for k, x in new.items()} != {
-            k: (x.shape, x.dtype) for k, x in base.items()
-        }:
-            return None
-        return ArrayRecord({k: pack(self.codec, x) for k, x in subtract(new, base).items()})
+    def _compress(
+        self, update: Weights, config: Mapping[str, Any], keeping: Keeping
+    ) -> tuple[ArrayRecord, str]:
+        how, text = self.how, config.get(COMPRESSION)
+        if not isinstance(how, Compression):
+            how = Compression.answer(text) if isinstance(text, str) else Compression()
+        if not all(np.isfinite(x).all() for x in update.values()):
+            return to_record(update), ""  # for the server to refuse; nothing of it is kept
+        ticket, seed = str(config.get(TICKET, "")), f"{config.get(RUN)}/{config.get(VERSION)}/{keeping.node}"
+        # where other coordinates are trained in each round, what is kept would be added to the wrong ones
+        if not how.remembers or not ticket or config.get(MOVING) is True:
+            return encode_update(update, how, seed), ""
+        feedback = Feedback(**(keeping.load(RESIDUAL) or {}))
+        feedback.hear(_texts(config.get(RECEIVED)), _texts(config.get(WAITING)))
+        record = feedback.send(update, how, ticket, seed)
+        kept = keeping.save(RESIDUAL, feedback.to_tree())
+        return record, ticket if kept else ""
+
+
+def difference(new: Weights, base: Weights) -> Weights | None:
+    """The update from ``base`` to ``new``; None where they are not of one model."""
+    if {k: (x.shape, x.dtype) for k, x in new.items()} != {k: (x.shape, x.dtype) for k, x in base.items()}:
+        return None
+    return subtract(new, base)
+
+
+def _texts(value: object) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list) else []

@@ -66,6 +66,10 @@ class HybridStrategy(Strategy):
         FedNova's normalisation by the steps done; default False.
     control : bool
         SCAFFOLD's control variates; default False.
+    compression : Compression, Codec, str or mapping
+        How updates travel up and models down: a codec for updates, such as ``topk(0.01) >> int8``, or a mapping
+        with the parameters of :class:`~flower_hpc.compression.Compression`. Nodes whose apps use
+        ``CompressUpdates`` do as it says, others send full weights. Default: exact.
     inner : Strategy, optional
         Any Flower strategy, unchanged (FedAdam, Krum, a DP wrapper): it configures the nodes that the round
         selected and joins the replies, as full weights. Memory is then nodes x model. A DP wrapper takes no
@@ -109,7 +113,7 @@ class HybridStrategy(Strategy):
     """
 
     def __init__(self, **options: Unpack[HybridOptions]) -> None:
-        self.settings = Settings(**options)
+        self.settings = Settings(**options)  # type: ignore[arg-type]  # texts of codecs are read there
         self._sent = ArrayRecord()
 
     def record_as(

@@ -1,11 +1,13 @@
 """The settings of the loop, checked once, and the keyword arguments that its presets pass through."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from flwr.serverapp.strategy import Strategy
 
+from ..compression import Codec, Compression
 from ..errors import ConfigError
 from .checks import flag, number, positive, whole
 from .compass import Compass
@@ -38,6 +40,7 @@ class HybridOptions(TypedDict, total=False):
     mix: str
     normalise_steps: bool
     control: bool
+    compression: Compression | Codec | str | Mapping[str, Any]
     fraction_evaluate: float
     min_nodes: int
     node_wait_s: float
@@ -81,6 +84,7 @@ class Settings:
     mix: str = "updates"
     normalise_steps: bool = False
     control: bool = False
+    compression: Compression = field(default_factory=Compression)
     fraction_evaluate: float = 1.0
     min_nodes: int = 2
     node_wait_s: float = 300.0
@@ -98,6 +102,7 @@ class Settings:
     facts: Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "compression", Compression.of(self.compression))
         for name in ("min_nodes", "min_replies", "max_failed_rounds"):
             whole(name, getattr(self, name))
         for name in ("profile_every", "checkpoint_every"):

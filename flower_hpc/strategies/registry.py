@@ -8,6 +8,7 @@ from typing import Any
 
 from flwr.serverapp import strategy as flower
 
+from ..compression import CODECS
 from .adaptive import AdaptiveDeadline, AdaptiveK
 from .compass import Compass
 from .cutoff import Deadline, FirstK, WaitForAll
@@ -76,6 +77,7 @@ KINDS: dict[str, dict[str, Callable[..., Any]]] = {
         "by_gradient_variance": ByGradientVariance,
     },
     "estimate": {"ewma": Ewma, "quantile": Quantile},
+    "codec": CODECS,
 }
 NAMES = {name: make for kind in KINDS.values() for name, make in kind.items()}
 FLOWER: dict[str, Callable[..., Any]] = {

@@ -12,6 +12,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
+from ..compression import Codec
 from ..errors import ConfigError, FlowerHpcError
 from .cutoff import Cutoff
 from .hybrid import HybridStrategy
@@ -178,6 +179,11 @@ def _build(node: ast.expr, spec: str) -> Any:
             if not (isinstance(first, Cutoff) and isinstance(second, Cutoff)):
                 raise ConfigError(f"strategy {_short(spec)!r}: only cutoffs join with |")
             return first | second
+        case ast.BinOp(left=left, op=ast.RShift(), right=right):
+            first, second = _build(left, spec), _build(right, spec)
+            if not (isinstance(first, Codec) and isinstance(second, Codec)):
+                raise ConfigError(f"strategy {_short(spec)!r}: only codecs join with >>")
+            return _joined(first, second, spec)
         case ast.BinOp(left=ast.Constant(value=int(a)), op=ast.Div(), right=ast.Constant(value=int(b))) if b:
             return a / b  # first_k(2/3) is what people write
         case ast.Call(func=func, args=args, keywords=keywords):
@@ -189,6 +195,13 @@ def _build(node: ast.expr, spec: str) -> Any:
     except ValueError as error:
         part = ast.unparse(node)
         raise ConfigError(f"strategy {_short(spec)!r}: {_short(part)!r} is neither a literal nor a known name") from error
+
+
+def _joined(first: Codec, second: Codec, spec: str) -> Codec:
+    try:
+        return first >> second
+    except ConfigError as error:
+        raise ConfigError(f"strategy {_short(spec)!r}: {error}") from error
 
 
 def _call(func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], spec: str) -> Any:

@@ -11,7 +11,7 @@ from ..protocol import DEADLINE_S, MAX_STEPS
 from .checks import positive, whole
 from .situation import Situation
 
-ConfigValue = bool | int | float | str | bytes
+ConfigValue = bool | int | float | str | bytes | list[str]
 Assignment = Mapping[str, ConfigValue]
 NOTHING: Assignment = MappingProxyType({})
 

@@ -3,6 +3,7 @@
 Models stay inside: what crosses this interface is weights, ``{name: ndarray}``.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -43,6 +44,19 @@ class Examples(Protocol):
         """Only these examples, in this order."""
 
 
+def units(size: int, width: float) -> int:
+    """Units of a hidden layer of ``size`` at a width: ``ceil(size * width)``, as a server counts them.
+
+    Raises
+    ------
+    ConfigError
+        A width outside (0, 1].
+    """
+    if not 0 < width <= 1:
+        raise ConfigError(f"width must be in (0, 1], got {width!r}")
+    return math.ceil(size * width)
+
+
 class Task(ABC, Generic[Model]):
     """One model and real data. A subclass says how to build and how to read.
 
@@ -62,8 +76,20 @@ class Task(ABC, Generic[Model]):
         """All training or all test examples."""
 
     @abstractmethod
-    def build_model(self) -> Model:
-        """The initial model, on the CPU; equal seeds give equal weights."""
+    def build_model(self, width: float = 1.0) -> Model:
+        """The initial model, on the CPU; equal seeds give equal weights.
+
+        Parameters
+        ----------
+        width : float
+            Share of the units of each hidden layer, in (0, 1], as of :func:`units`. What a smaller model
+            starts from is its own, no part of the full one's.
+
+        Raises
+        ------
+        ConfigError
+            Another width, or a task whose model has one width only.
+        """
 
     @abstractmethod
     def weights(self, model: Model) -> Weights:

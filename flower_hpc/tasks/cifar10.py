@@ -18,7 +18,11 @@ class Cifar10(TorchTask):
     """Ten classes, 50,000 training and 10,000 test images of 3x32x32; no augmentation."""
 
     def _build(self) -> nn.Module:
-        return resnet18(3, 10) if self.options.model == "resnet18" else cnn(3, 10)
+        return self._build_narrow(1.0)
+
+    def _build_narrow(self, width: float) -> nn.Module:
+        make = resnet18 if self.options.model == "resnet18" else cnn
+        return make(3, 10, width)
 
     def _load(self, train: bool) -> Images:
         from torchvision.datasets import CIFAR10

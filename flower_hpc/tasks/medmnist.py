@@ -31,8 +31,11 @@ class MedMNIST(TorchTask):
         self.objective = MANY_OF_MANY if self.multi else ONE_OF_MANY
 
     def _build(self) -> nn.Module:
+        return self._build_narrow(1.0)
+
+    def _build_narrow(self, width: float) -> nn.Module:
         make = resnet18 if self.options.model == "resnet18" else cnn
-        return make(self.info["n_channels"], len(self.info["label"]))
+        return make(self.info["n_channels"], len(self.info["label"]), width)
 
     def _load(self, train: bool) -> Images:
         file = f"{self.options.dataset}.npz"

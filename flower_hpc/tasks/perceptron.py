@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..records import NDArray, Weights
-from .base import Examples, Task
+from .base import Examples, Task, units
 from .sgd import MOMENTUM, Tally, Training
 
 HIDDEN = 256
@@ -19,8 +19,9 @@ class PerceptronTask(Task[Weights]):
     inputs: int
     classes: int
 
-    def build_model(self) -> Weights:
+    def build_model(self, width: float = 1.0) -> Weights:
         """Uniform in +-1/sqrt(inputs of the layer), as torch's Linear."""
+        hidden = units(HIDDEN, width)
         rng = np.random.default_rng(self.options.seed)
 
         def layer(fan_in: int, fan_out: int) -> tuple[NDArray, NDArray]:
@@ -29,7 +30,7 @@ class PerceptronTask(Task[Weights]):
             weight, bias = (rng.uniform(-bound, bound, size).astype(np.float32) for size in sizes)
             return weight, bias
 
-        (w1, b1), (w2, b2) = layer(self.inputs, HIDDEN), layer(HIDDEN, self.classes)
+        (w1, b1), (w2, b2) = layer(self.inputs, hidden), layer(hidden, self.classes)
         return {"hidden.weight": w1, "hidden.bias": b1, "out.weight": w2, "out.bias": b2}
 
     def weights(self, model: Weights) -> Weights:

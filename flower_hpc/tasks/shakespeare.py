@@ -77,7 +77,10 @@ class Shakespeare(TorchTask):
     """
 
     def _build(self) -> nn.Module:
-        return CharLSTM(len(CHARACTERS))
+        return self._build_narrow(1.0)
+
+    def _build_narrow(self, width: float) -> nn.Module:
+        return CharLSTM(len(CHARACTERS), width=width)
 
     def _load(self, train: bool) -> Windows:
         folder = find(self.options.data_dir, "shakespeare", FILES)

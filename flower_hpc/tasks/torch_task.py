@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..records import Weights
 from .base import Examples, Task
 from .sgd import Training
@@ -63,11 +64,15 @@ class TorchTask(Task[nn.Module]):
     def _build(self) -> nn.Module:
         """A fresh model; torch's generator is seeded."""
 
-    def build_model(self) -> nn.Module:
+    def _build_narrow(self, width: float) -> nn.Module:
+        """One of less width than 1; override it where there is one."""
+        raise ConfigError(f"the model of {type(self).__name__} has width 1 only, got {width!r}")
+
+    def build_model(self, width: float = 1.0) -> nn.Module:
         """The initial model; torch's global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
-            return self._build()
+            return self._build() if width == 1 else self._build_narrow(width)
 
     def weights(self, model: nn.Module) -> Weights:
         """Its state dict."""

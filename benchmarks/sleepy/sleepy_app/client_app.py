@@ -7,10 +7,10 @@ from pathlib import Path
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flower_hpc.compression import SendUpdates
+from flower_hpc.compression import CompressUpdates
 from flower_hpc.records import to_record, to_weights
 
-app = ClientApp(mods=[SendUpdates()])
+app = ClientApp(mods=[CompressUpdates()])
 
 
 @app.train()

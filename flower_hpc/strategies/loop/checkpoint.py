@@ -1,26 +1,13 @@
-"""A run's checkpoints: one safetensors file a round, written whole or not at all, believed only if undamaged.
+"""A run's checkpoints: one file a round, the newest kept; one that is damaged is passed over."""
 
-A state is a tree of dicts, lists and tuples. Its arrays become the tensors of the file; the rest becomes a
-JSON text in the file's metadata, beside a digest of the text and of all tensors.
-"""
-
-import json
 import os
 import re
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from ...errors import ConfigError, RunError
-from ...records import NDArray
-from .packing import NATIVE, pack, raw, unpack
+from ...storage import load_tree, save_tree
 from .log import LOG
-
-VERSION = 1
-MARK = "flower_hpc.checkpoint"  # the metadata's key for the version
-MAX_TEXT = 40_000_000  # safetensors reads headers up to 100 MB, and quotes in the text are doubled there
 
 
 class Checkpoints:
@@ -62,21 +49,9 @@ class Checkpoints:
         """
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ConfigError(f"a checkpoint's number must be a whole number >= 0, got {number!r}")
-        text, arrays = pack(tree)
-        if len(text) > MAX_TEXT:
-            raise RunError(
-                f"cannot write a checkpoint to {self.folder}: {len(text)} bytes besides its arrays"
-            )
         path = self.folder / f"round-{number:06d}.safetensors"
-        temporary = path.with_name(path.name + ".tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                write_file(temporary, text, arrays)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync_folder(self.folder)
+            save_tree(path, tree)
             self._prune(path)
         except OSError as error:
             raise RunError(
@@ -97,7 +72,7 @@ class Checkpoints:
         self.damaged = []
         for number, path in reversed(self._files()):
             try:
-                return number, read_file(path)
+                return number, load_tree(path)
             except MemoryError:
                 raise
             except Exception as error:  # safetensors and NumPy raise what they like on damaged bytes
@@ -122,56 +97,3 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob("round-*.safetensors.tmp"):  # of a writer that was killed
             path.unlink(missing_ok=True)
-
-
-def digest(text: str, arrays: dict[str, NDArray]) -> str:
-    """BLAKE2b over a packed state: its text, and each array's key, dtype, shape and bytes."""
-    found = blake2b(text.encode(), digest_size=32)
-    for key, x in sorted(arrays.items()):
-        found.update(f"\n{key} {x.dtype.str} {x.shape}\n".encode())
-        found.update(raw(x).data)
-    return found.hexdigest()
-
-
-def write_file(path: Path, text: str, arrays: dict[str, NDArray]) -> None:
-    """Write a packed state as a safetensors file, down to the disk."""
-    # by hand: safetensors' own writer hides OSError, leaves files when killed, and copied before 0.8
-    header: dict[str, Any] = {
-        "__metadata__": {MARK: str(VERSION), "blake2b": digest(text, arrays), "tree": text}
-    }
-    aligned, offset = sorted(arrays.items(), key=lambda item: -item[1].itemsize), 0
-    for key, x in aligned:
-        span = [offset, offset + x.nbytes]
-        header[key], offset = {"dtype": NATIVE[x.dtype.str], "shape": x.shape, "data_offsets": span}, span[1]
-    head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    with path.open("wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for _, x in aligned:
-            file.write(raw(x).data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_file(path: Path) -> Any:
-    """The state in a file; ValueError, or whatever safetensors raises, where it is not whole."""
-    with safe_open(path, framework="np") as file:
-        meta, keys = file.metadata() or {}, file.keys()
-        if MARK not in meta:
-            raise ValueError("not a checkpoint of flower-hpc")
-        if meta[MARK] != str(VERSION):
-            raise ValueError(f"has format {meta[MARK]!r}, while this flower-hpc reads {VERSION}")
-        arrays = {key: file.get_tensor(key) for key in keys}
-    text = meta.get("tree", "")
-    if meta.get("blake2b") != digest(text, arrays):
-        raise ValueError("its content does not match its digest")
-    return unpack(text, arrays)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

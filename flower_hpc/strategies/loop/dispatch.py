@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
+from ...compression import Compression
 from ...errors import RunError
 from ...protocol import (
+    COMPRESSION,
     CONFIG,
     DEADLINE_S,
     LOCAL_STEPS,
@@ -24,11 +27,12 @@ from ...telemetry import EventLog
 from .collect import Collector, Flight, Online
 from ..inner import GridView
 from .intake import Intake
-from .messages import message_bytes, outgoing
+from .messages import message_bytes, outgoing, replaced
 from ..options import Settings
 from .state import RunState
 from ..work import NOTHING, Assignment
 
+PLAIN = Compression()
 MIN_LOST_AFTER_S, LOST_AFTER_DURATIONS = 3600.0, 10
 PROFILE_LOST_AFTER_S = 600.0
 
@@ -97,7 +101,7 @@ class Dispatcher:
 
     def _asks(self, node: str, work: Assignment) -> Assignment:
         settings, state = self._settings, self._state
-        asks = {**self._who(), **settings.weighting.asks, DEADLINE_S: self._budget_s()}
+        asks: dict[str, Any] = {**self._who(), **settings.weighting.asks, DEADLINE_S: self._budget_s()}
         if settings.profile_every:
             past = state.ledger.of(node)
             due = past.profiled is None or state.round - past.profiled >= settings.profile_every
@@ -105,7 +109,9 @@ class Dispatcher:
             past.profiled = state.round if due else past.profiled
         if self._intake.control:
             asks |= self._intake.control.asks()
-        return asks | dict(work)
+        if settings.compression != PLAIN:
+            asks[COMPRESSION] = settings.compression.ask()
+        return {**asks, **self._intake.acks.asks(node), **work}
 
     def _send(
         self,
@@ -121,7 +127,9 @@ class Dispatcher:
             node = known.get(message.metadata.dst_node_id)
             if node is None:
                 raise RunError(f"a message goes to {message.metadata.dst_node_id}, not a node of this round")
-            new = outgoing(message, asks[node.name], ttl_s, number)
+            arrays, how = self._intake.downlink.pack(node, self._intake.model)
+            content = replaced(message.content, self._intake.model.record, arrays)
+            new = outgoing(message, content, {**asks[node.name], **how}, ttl_s, number)
             flight = Flight(node, kind, number, self._intake.model.version, ttl_s)
             flight.bytes_down, flight.awaited = message_bytes(new), not ledger.suspect(node.name)
             flight.limited = LOCAL_STEPS in asks[node.name] or MAX_STEPS in asks[node.name]

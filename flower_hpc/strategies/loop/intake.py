@@ -5,52 +5,29 @@ Called by the collector, in its thread and under its lock.
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, Message
 
 from ...errors import ReplyError
-from ...protocol import EFFECTIVE_STEPS, NUM_STEPS, QUEUE_S, TRAIN_S
+from ...protocol import EFFECTIVE_STEPS, NUM_STEPS, mark_of
 from ...records import Weights, to_weights
 from ...telemetry import EventLog
+from .acks import Acks
 from .collect import Flight
 from .control import Control
+from .downlink import Downlink
 from .log import LOG
 from .join import Averaged, Batch, Gathered, Part
 from .messages import release
 from ..options import LEAST_INCLUSION, Settings
-from .replies import Reply, read_reply
+from .pots import Model, Pot
+from .replies import Reply, queue_s, read_reply
 from .state import RunState
 from ..history import number_of
 from ..ledger import Usual
 from ..weighting import metric
 from ..work import Work
-
-
-@dataclass(frozen=True)
-class Model:
-    """One version of the global model: as it travels, and as views of the same bytes."""
-
-    version: int
-    record: ArrayRecord
-    weights: Weights
-
-    @classmethod
-    def of(cls, record: ArrayRecord, version: int = 0) -> "Model":
-        """A record as a model."""
-        return cls(version, record, to_weights(record))
-
-
-@dataclass
-class Pot:
-    """A batch, and how many updates it has."""
-
-    batch: Batch
-    joined: int = 0
-    late: int = 0
-    counted: int = 0
-    """Updates that weigh anything."""
 
 
 class Intake:
@@ -61,7 +38,11 @@ class Intake:
     model : Model
         The current one.
     bases : dict of int to Weights
-        Older versions from which updates are still to come.
+        Older versions, as nodes got them, from which updates are still to come.
+    acks : Acks
+        What nodes are told of their updates.
+    downlink : Downlink
+        How the model travels.
     control : Control or None
         SCAFFOLD's control variate.
     fresh : int
@@ -74,6 +55,8 @@ class Intake:
         self._settings, self._events, self._state = settings, events, state
         self.model = Model.of(record)
         self.control = Control.of(self.model.weights) if settings.control else None
+        self.acks, self.downlink = Acks(), Downlink(settings.compression)
+        self._joining = Pot(self._new_pot().batch)
         self.round, self._open = 0, False
         self.bases: dict[int, Weights] = {}
         self._held: list[tuple[Flight, Message, float, int]] | None = None
@@ -127,6 +110,7 @@ class Intake:
         It joins one reply a node; a mean can keep what came for the next round.
         """
         if self._settings.inner is not None:
+            self.acks.lose(self._pot.tickets)
             self._pot = self._new_pot()
         self.give_up()
 
@@ -157,7 +141,9 @@ class Intake:
         fresh = self._open and flight.round == self.round
         admitted = not fresh or work.admits(name, queue_s(reply.metrics, duration_s), seen)
         tau = self.model.version - flight.version
-        worth = self._settings.worth.weight(tau + (not admitted))
+        ticket = mark_of(message).ticket
+        given_back = bool(ticket) and not self.acks.came(name, ticket)  # the node counts it as lost already
+        worth = 0.0 if given_back else self._settings.worth.weight(tau + (not admitted))
         facts |= {"duration_s": round(duration_s, 3), "examples": reply.weight}
         if fresh:
             self.fresh += 1
@@ -168,6 +154,7 @@ class Intake:
         if worth > 0:
             part = Part(reply.weight / self._inclusion(name), worth, self._steps(reply))
             norm = self._add(flight, message, reply, part, fresh=fresh, admitted=admitted)
+            self.acks.wait([(name, ticket)])
             if norm is not None:
                 self._state.ledger.of(name).update_norm = math.sqrt(norm)
         if self.control and change is not None:
@@ -183,10 +170,11 @@ class Intake:
         if flight.version != self.model.version:
             base = self.bases[flight.version]
         elif not admitted:
-            base = self.model.weights  # it will be joined to the next version
+            base = self.model.sent  # it will be joined to the next version
+        pot.tickets.append((flight.node.name, mark_of(message).ticket))
         pot.joined, pot.late = pot.joined + 1, pot.late + (not fresh or not admitted)
         pot.counted += part.weight > 0
-        return pot.batch.add(message, reply, part, self.model.weights, base)
+        return pot.batch.add(message, reply, part, self.model.sent, base)
 
     def _remember(
         self, flight: Flight, reply: Reply, duration_s: float, worth: float, *, late: bool
@@ -218,15 +206,18 @@ class Intake:
 
     def begin_aggregate(self) -> Batch:
         """Take the updates so far out, and hold replies until :meth:`publish` or :meth:`give_up`."""
-        batch, self._held = self._pot.batch, self._held or []
+        self._joining, self._held = self._pot, self._held or []
         self._pot, self._next = self._next, self._new_pot()
-        return batch
+        return self._joining.batch
 
     def publish(self, record: ArrayRecord, in_flight: Collection[int]) -> None:
         """Make ``record`` the current model; keep the old ones that ``in_flight`` versions still need."""
-        old = self.model
-        self.bases[old.version] = old.weights
-        self.model = Model.of(record, old.version + 1)
+        old, version = self.model, self.model.version + 1
+        self.bases[old.version] = old.sent
+        sent = self.downlink.follow(old, to_weights(record), version) if self.downlink.how.delta else None
+        self.model = Model.of(record, version, sent)
+        self.acks.receive(self._joining.tickets)
+        self._joining = self._new_pot()
         if self.control:
             self.control.step(self._state.online)
         worth = self._settings.worth.weight
@@ -241,6 +232,8 @@ class Intake:
 
     def give_up(self) -> None:
         """The model stays as it is; judge what was held."""
+        self.acks.lose(self._joining.tickets)  # none, if there is a new model
+        self._joining = self._new_pot()
         held, self._held = self._held or [], None
         for flight, message, duration_s, size in held:
             self.take(flight, message, duration_s, size)
@@ -248,21 +241,32 @@ class Intake:
     def to_tree(self) -> dict[str, Any]:
         """Model, older versions and what has come for the next one, for a checkpoint."""
         pots = [
-            {"counts": (pot.joined, pot.late, pot.counted), "batch": pot.batch.to_tree()}
+            {
+                "counts": (pot.joined, pot.late, pot.counted),
+                "tickets": list(pot.tickets),
+                "batch": pot.batch.to_tree(),
+            }
             for pot in (self._pot, self._next)
             if isinstance(pot.batch, Averaged)
         ]
         control = self.control.to_tree() if self.control else None
-        model = {"record": self.model.record, "version": self.model.version}
-        return {"model": model, "bases": dict(self.bases), "pots": pots, "control": control}
+        model = {"record": self.model.record, "version": self.model.version, "sent": None}
+        if self._settings.compression.delta:
+            model["sent"] = self.model.sent
+        found = {"model": model, "bases": dict(self.bases), "pots": pots, "control": control}
+        return {**found, "acks": self.acks.to_tree()}
 
     def restore(self, tree: Mapping[str, Any]) -> None:
         """Take over what :meth:`to_tree` gave."""
-        self.model = Model.of(tree["model"]["record"], tree["model"]["version"])
+        saved = tree["model"]
+        self.model = Model.of(saved["record"], saved["version"], saved["sent"])
         self.bases = tree["bases"]
+        self.acks.restore(tree["acks"])
+        self.downlink.restart()
         for pot, saved in zip((self._pot, self._next), tree["pots"], strict=False):
             if isinstance(pot.batch, Averaged):
                 pot.joined, pot.late, pot.counted = saved["counts"]
+                pot.tickets = [(node, ticket) for node, ticket in saved["tickets"]]
                 pot.batch.restore(saved["batch"])
         if self.control and tree["control"] is not None:
             self.control.restore(tree["control"])
@@ -277,7 +281,14 @@ class Intake:
     def _read(self, message: Message, version: int) -> Reply:
         settings = self._settings
         try:
-            reply = read_reply(message, self.model.weights, version, settings.weighting, self._usual)
+            reply = read_reply(
+                message,
+                self.model.weights,
+                version,
+                settings.weighting,
+                self._usual,
+                settings.compression.accept,
+            )
             if settings.normalise_steps and self._steps(reply) == 0:
                 raise ReplyError(f"its {NUM_STEPS!r} is 0, must be > 0")
             return reply
@@ -285,13 +296,3 @@ class Intake:
             raise
         except Exception as error:  # hostile bytes may break any parser: that is the node's fault
             raise ReplyError(f"it cannot be read: {type(error).__name__}: {error}") from error
-
-
-def queue_s(metrics: MetricRecord, duration_s: float) -> float:
-    """Seconds that a reply's work waited: what it says, else all that was no training, else 0."""
-    queued, trained = metrics.get(QUEUE_S), metrics.get(TRAIN_S)
-    if isinstance(queued, int | float) and 0 <= queued < math.inf:
-        return float(queued)
-    if isinstance(trained, int | float) and 0 <= trained < math.inf:
-        return max(0.0, duration_s - trained)
-    return 0.0

@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
-from ...records import Weights, add, subtract, to_record, to_weights
+from ...records import Weights, add, densify, subtract, to_record, to_weights
 from ..inner import sampled_clients
 from .mean import StreamingMean, mean_metrics, narrow, squared_norm
 from .replies import Reply
@@ -93,9 +93,9 @@ class Averaged:
         started = current if base is None else base
         norm = squared_norm(arrays, None if is_update else started)
         if self._models and is_update:
-            arrays, is_update = add(started, arrays), False
+            arrays, is_update = dict(add(started, densify(arrays))), False
         elif base is not None and not is_update and not self._models:
-            arrays, is_update = subtract(arrays, base), True
+            arrays, is_update = dict(subtract(densify(arrays), base)), True
         worth = part.weight * part.worth
         self._mean.add(arrays, worth / part.steps, is_update=is_update)
         self._plain, self._worth = self._plain + part.weight, self._worth + worth
@@ -148,10 +148,10 @@ class Gathered:
         """Keep it; an update counts from the model that is current when they are joined."""
         is_update, arrays = reply.is_update, reply.arrays
         if not is_update and base is not None:
-            is_update, arrays = True, subtract(arrays, base)
+            is_update, arrays = True, dict(subtract(densify(arrays), base))
         ((key, _),) = message.content.array_records.items()
         ((metrics_key, metrics),) = message.content.metric_records.items()
-        message.content = RecordDict({key: to_record(arrays), metrics_key: metrics})
+        message.content = RecordDict({key: to_record(densify(arrays)), metrics_key: metrics})
         self._replies.append((message, is_update))
         return None
 

@@ -7,6 +7,9 @@ weights ``c_i`` that are normalised once, by their sum ``C`` (algorithm 1 of McM
 
 so that replies of both forms mix, and fresh weights give exactly FedAvg's mean. The sum is kept as a running
 mean in float64 (complex128), which cannot overflow where the inputs do not.
+
+A sparse array costs its entries, not the model: what the others would be multiplied by is remembered as one factor.
+Of a partial array (federated dropout) each entry's mean is over the replies that have it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,9 +18,10 @@ from typing import Any
 import numpy as np
 from flwr.app import MetricRecord
 
-from ...records import NDArray, Weights, is_inexact
+from ...records import NDArray, Sparse, Update, Weights, dense, is_inexact, values_of
 
 LARGEST = 1e200
+LARGE, LEAST_FACTOR = 1e100, 1e-50  # beyond, a sum times its factor might overflow
 BLOCK = 1 << 18  # elements: 2 MB of float64, which stays in the cache
 
 
@@ -27,16 +31,18 @@ class StreamingMean:
     def __init__(self) -> None:
         self.total = 0.0
         self._updates = 0.0
-        self._mean: Weights = {}
+        self._mean: Weights = {}  # times the factor
+        self._factor: dict[str, float] = {}
+        self._held: Weights = {}
 
-    def add(self, x: Weights, weight: float, *, is_update: bool) -> None:
+    def add(self, x: Update, weight: float, *, is_update: bool) -> None:
         """Fold in one reply.
 
         Parameters
         ----------
-        x : Weights
+        x : Update
             Any shapes and dtypes, the same for every reply. In an update, arrays that are not floating point
-            hold values (see ``records.subtract``).
+            hold values (see ``records.subtract``). A reply with partial arrays must be an update.
         weight : float
             >= 0; 0 changes nothing.
         is_update : bool
@@ -44,24 +50,34 @@ class StreamingMean:
         """
         if weight == 0:
             return
+        before = self.total
         self.total += weight
         share = weight / self.total
         for name, array in x.items():
             if name not in self._mean:
                 self._mean[name] = np.zeros(array.shape, _wide(array))
-            _mix(self._mean[name], 1 - share, array, share)
+            if name in self._held or (isinstance(array, Sparse) and array.partial):
+                self._add_held(name, array, weight, before)
+            elif not isinstance(array, Sparse) or np.abs(array.values).max(initial=0) > LARGE:
+                _mix(self._mean[name], (1 - share) * self._factor.pop(name, 1.0), dense(array), share)
+            else:
+                self._add_sparse(name, array, share)
         if is_update:
             self._updates += weight
 
     def to_tree(self) -> dict[str, Any]:
         """The mean so far, for a checkpoint; arrays are copied, for they change."""
         mean = {name: x.copy() for name, x in self._mean.items()}
-        return {"total": self.total, "updates": self._updates, "mean": mean}
+        held = {name: x.copy() for name, x in self._held.items()}
+        sums = {"total": self.total, "updates": self._updates}
+        return {**sums, "mean": mean, "factor": dict(self._factor), "held": held}
 
     def restore(self, tree: Mapping[str, Any]) -> None:
         """Take over what :meth:`to_tree` gave."""
         self.total, self._updates = tree["total"], tree["updates"]
         self._mean = {name: np.array(x) for name, x in tree["mean"].items()}
+        self._held = {name: np.array(x) for name, x in tree["held"].items()}
+        self._factor = dict(tree["factor"])
 
     def result(self, current: Weights, step: float = 1.0) -> Weights:
         """The new weights, in the dtypes of ``current``; call it once, when ``total`` is above 0.
@@ -74,18 +90,43 @@ class StreamingMean:
         new: Weights = {}
         for name, old in current.items():
             mean = self._mean.pop(name)  # let go as we go: never two float64 models
+            factor = self._factor.pop(name, 1.0)
             if is_inexact(old) and (share or step != 1):
-                _mix(mean, step, old, step * share + (1 - step))
+                _mix(mean, step * factor, old, step * share + (1 - step))
             new[name] = narrow(mean, old.dtype)
         return new
 
+    def _add_sparse(self, name: str, x: Sparse, share: float) -> None:
+        mean = self._mean[name].reshape(-1)
+        factor = self._factor.get(name, 1.0) * (1 - share)
+        if factor < LEAST_FACTOR:  # as with the first reply, which is all there is
+            mean *= factor
+            factor = 1.0
+        mean[x.positions] += np.multiply(x.values, share / factor, dtype=mean.dtype)
+        self._factor[name] = factor
 
-def squared_norm(x: Weights, base: Weights | None = None) -> float:
+    def _add_held(self, name: str, x: NDArray | Sparse, weight: float, before: float) -> None:
+        mean = self._mean[name].reshape(-1)
+        if name not in self._held:
+            mean *= self._factor.pop(name, 1.0)
+            self._held[name] = np.full(mean.size, before)
+        if isinstance(x, Sparse) and x.partial:
+            where: NDArray | slice = x.positions
+        else:
+            where = slice(None)
+        held = self._held[name]
+        held[where] += weight
+        new = np.asarray(values_of(x) if isinstance(where, np.ndarray) else dense(x)).reshape(-1)
+        mean[where] += (new - mean[where]) * (weight / held[where])
+
+
+def squared_norm(x: Update, base: Weights | None = None) -> float:
     """``||x||^2``, or ``||x - base||^2``, over the floating-point arrays, in blocks and float64."""
     total = 0.0
-    for name, array in x.items():
-        if not is_inexact(array):
+    for name, found in x.items():
+        if not is_inexact(found):
             continue
+        array = values_of(found) if base is None else dense(found)
         flat = np.ascontiguousarray(array).reshape(-1)
         start_of = None if base is None else np.ascontiguousarray(base[name]).reshape(-1)
         for start in range(0, flat.size, BLOCK):
@@ -106,8 +147,8 @@ def _mix(mean: NDArray, keep: float, x: NDArray, share: float) -> None:
         block += np.multiply(new[start : start + BLOCK], share, dtype=flat.dtype)
 
 
-def _wide(x: NDArray) -> type[np.float64] | type[np.complex128]:
-    return np.complex128 if np.iscomplexobj(x) else np.float64
+def _wide(x: NDArray | Sparse) -> type[np.float64] | type[np.complex128]:
+    return np.complex128 if x.dtype.kind == "c" else np.float64
 
 
 def narrow(mean: NDArray, dtype: np.dtype[Any]) -> NDArray:

@@ -1,18 +1,24 @@
 """The message that leaves, made from the one that a strategy configured."""
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from ...protocol import CONFIG, config_of
 from ...records import num_bytes
 from ..work import Assignment
 
 
-def outgoing(message: Message, asks: Assignment, ttl_s: float, number: int) -> Message:
-    """``message`` with ``asks`` in its config, its time to live and its round.
+def replaced(content: RecordDict, model: ArrayRecord, arrays: ArrayRecord) -> RecordDict:
+    """A message's content with other arrays in place of the model's own record."""
+    return RecordDict({k: arrays if record is model else record for k, record in content.items()})
+
+
+def outgoing(
+    message: Message, content: RecordDict, asks: Assignment, ttl_s: float, number: int
+) -> Message:
+    """``message`` with this content and ``asks`` in its config, its time to live and its round.
 
     The config is copied, since strategies share one among all messages of a round; the arrays are shared.
     """
-    content = RecordDict(dict(message.content.items()))
     key = next(iter(content.config_records), CONFIG)
     content[key] = ConfigRecord(dict(config_of(message)) | dict(asks))
     meta = message.metadata

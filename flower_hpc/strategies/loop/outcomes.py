@@ -63,6 +63,7 @@ class Outcomes:
             self._failed(flight, reply.error.code, (reply.error.reason or "").strip())
             return
         self._learn_name(flight, mark_of(reply).name)
+        self._intake.downlink.learn(flight.node, mark_of(reply))
         self._learn_profile(flight, reply, duration_s)
         if flight.kind == PROFILE_QUERY:
             return
@@ -84,6 +85,7 @@ class Outcomes:
     def lost(self, flight: Flight, reason: str, suspect: bool = False) -> None:
         """No reply will come, or none that can be counted on."""
         name = flight.node.name
+        self._intake.downlink.forget(name)
         if suspect:
             self._state.ledger.lost(name, self._state.clock.wall())
         if flight.missed:  # it was charged when it went
@@ -94,6 +96,7 @@ class Outcomes:
 
     def _failed(self, flight: Flight, code: int, reason: str) -> None:
         name, reason = flight.node.name, reason or f"error {code}"
+        self._intake.downlink.forget(name)
         if flight.kind == PROFILE_QUERY and code not in LOST:
             return  # its app answers no such query: it is judged by its history alone
         self.last_failure = f"{name}: {reason}"

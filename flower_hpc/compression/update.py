@@ -1,0 +1,62 @@
+"""A whole update through its codecs, and back."""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from ..records import NDArray, Sparse, Weights, dense, is_inexact
+from .codec import Codec
+from .options import Compression
+from .sparsify import TopK
+from .wire import pack, unpack
+
+
+def encode_update(update: Weights, how: Compression, seed: str = "") -> ArrayRecord:
+    """Write an update.
+
+    Parameters
+    ----------
+    update : Weights
+        Finite where it is floating point.
+    how : Compression
+        Which codec for which array.
+    seed : str
+        Of stochastic rounding and random choice; equal texts give equal bytes.
+    """
+    codecs = {name: how.codec_for(name, x) for name, x in update.items()}
+    return encode(update, codecs, seed)
+
+
+def encode(arrays: Weights, codecs: Mapping[str, Codec], seed: str = "") -> ArrayRecord:
+    """Write arrays, each with its own codec; those that share a :class:`TopK` are cut together."""
+    keep: dict[str, NDArray] = {}
+    for top in {c.stages[0] for c in codecs.values() if c.stages and isinstance(c.stages[0], TopK)}:
+        keep |= top.choose({n: x for n, x in arrays.items() if codecs[n].stages[:1] == (top,)})
+    return ArrayRecord(
+        {n: pack(codecs[n], x, _number(seed, i), keep.get(n)) for i, (n, x) in enumerate(arrays.items())}
+    )
+
+
+def decode(record: ArrayRecord) -> dict[str, NDArray | Sparse]:
+    """Read what :func:`encode` wrote."""
+    return {name: unpack(array) for name, array in record.items()}
+
+
+def apply(weights: Weights, update: Mapping[str, NDArray | Sparse]) -> Weights:
+    """The weights that an update leads to; bit for bit the same on both ends."""
+    return {k: plus(weights[k], d) if is_inexact(d) else dense(d) for k, d in update.items()}
+
+
+def plus(x: NDArray, d: NDArray | Sparse) -> NDArray:
+    """``x + d``."""
+    if not isinstance(d, Sparse):
+        return np.asarray(x + d, x.dtype)
+    total = x.copy().reshape(-1)
+    total[d.positions] += d.values
+    return total.reshape(x.shape)
+
+
+def _number(seed: str, index: int) -> int:
+    return int.from_bytes(blake2b(f"{seed}/{index}".encode(), digest_size=7).digest(), "little")
