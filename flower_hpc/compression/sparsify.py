@@ -128,7 +128,8 @@ class RandomK(Sparsifier):
         """Times the length of the stretch, where that is asked for."""
         if not self.unbiased:
             return values
-        return (values * _stretches(len(where), size)[1]).astype(values.dtype)
+        with np.errstate(over="ignore"):  # infinite values are for the receiver to refuse
+            return (values * _stretches(len(where), size)[1]).astype(values.dtype)
 
 
 def check_ratio(ratio: float) -> None:
