@@ -58,7 +58,7 @@ class StreamingMean:
                 self._mean[name] = np.zeros(array.shape, _wide(array))
             if name in self._held or (isinstance(array, Sparse) and array.partial):
                 self._add_held(name, array, weight, before)
-            elif not isinstance(array, Sparse) or np.abs(array.values).max(initial=0) > LARGE:
+            elif not isinstance(array, Sparse) or float(np.abs(array.values).max(initial=0)) > LARGE:
                 _mix(self._mean[name], (1 - share) * self._factor.pop(name, 1.0), dense(array), share)
             else:
                 self._add_sparse(name, array, share)
