@@ -70,6 +70,7 @@ NUM_PARTITIONS = "num-partitions"
 STATE_ENV = "FLOWER_HPC_STATE"
 NODE_STATE_ENV = "FLOWER_HPC_NODE_STATE"  # on a SuperNode: its own folder
 DATA_ENV = "FLOWER_HPC_DATA"
+RESIDUALS = "residuals"  # in the node's folder: <node>/<run>/, what it keeps of its updates
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,18 @@ def write_mark(reply: Message, mark: Mark) -> None:
         if value is not None:
             record[key] = value
     reply.content[MARK] = record
+
+
+def ticket_of(reply: Message) -> str:
+    """The ticket of a reply whose node wants to know what becomes of it, else an empty text."""
+    records = reply.content.config_records
+    found = (records[key].get(TICKET) for key in (MARK, CONTROL) if key in records)
+    return next((ticket for ticket in found if isinstance(ticket, str) and ticket), "")
+
+
+def texts(value: object) -> list[str]:
+    """A list of texts in a ConfigRecord; an empty one for anything else."""
+    return [str(v) for v in value] if isinstance(value, list) else []
 
 
 def _whole(value: object) -> int | None:

@@ -116,14 +116,14 @@ def test_updates_profiles_and_names_go_together():
     app = replying(mods=[CompressUpdates(), KeepBudget()])
     config = {protocol.REPLY_AS: protocol.UPDATE, protocol.VERSION: 3, protocol.WANT_PROFILE: True}
     reply = app(message(config), context())
-    assert protocol.mark_of(reply) == protocol.Mark("update", 3, "a-1")
+    assert protocol.mark_of(reply) == protocol.Mark("update", 3, "a-1", decodes=True)
     assert to_weights(reply.content["arrays"])["w"].tolist() == [1, 1, 1]
     assert reply.content[protocol.PROFILE]["cores"] >= 1
     answer = app(message({protocol.REPLY_AS: protocol.UPDATE}, protocol.PROFILE_QUERY), context())
     assert protocol.mark_of(answer).name == "a-1"
 
 
-def test_the_mod_of_a_profiled_app_comes_after_a_leading_send_updates():
+def test_the_mod_of_a_profiled_app_comes_after_a_leading_compress_updates():
     seen = []
 
     class Spy(ReportProfile):

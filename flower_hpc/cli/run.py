@@ -124,7 +124,7 @@ def chosen(
 
     None where nothing but the app's own default is meant.
     """
-    block = federation.config.strategy
+    block, compression = federation.config.strategy, federation.config.compression
     if strategy is not None and from_config:
         raise ConfigError("--strategy and the run config's 'strategy' are both given; leave one out")
     given = strategy if strategy is not None else overrides.get(STRATEGY)
@@ -133,13 +133,14 @@ def chosen(
             option = "--strategy" if strategy is not None else "--set"
             raise ConfigError(f"{option}: {app.name} takes none: its run config has no key 'strategy'")
         return None
-    if given is None and block is None and not settings:
+    if given is None and block is None and compression is None and not settings:
         return None
-    from ..strategies import compose, from_mapping  # Flower takes a second to import
+    from ..strategies import compose, from_mapping, with_default  # Flower takes a second to import
 
     if given is None:
         given = from_mapping(block) if block is not None else str(app.config[STRATEGY])
-    return compose(str(given), settings)
+    spec = compose(str(given), settings)
+    return spec if compression is None else with_default(spec, "compression", compression)
 
 
 def execute(

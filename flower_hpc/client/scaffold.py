@@ -6,8 +6,10 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message
 
 from ..errors import ConfigError, ReplyError
-from ..protocol import CONTROL, config_of
+from ..protocol import CONTROL, RECEIVED, TICKET, WAITING, config_of, texts
 from ..records import Weights, from_bytes, is_inexact, to_bytes, to_record, to_weights
+
+NEW, NOTE = f"{CONTROL}.new", f"{CONTROL}.note"  # in the state: what the server has not confirmed yet
 
 
 class Control:
@@ -22,6 +24,8 @@ class Control:
         ``c`` and ``c_i``, of the same arrays.
     context : Context
         Whose state keeps ``c_i`` from round to round.
+    ticket : str
+        Of the message; where there is one, ``c_i`` moves only once the server has taken the reply.
 
     Attributes
     ----------
@@ -29,8 +33,8 @@ class Control:
         ``c - c_i``; add it to each gradient.
     """
 
-    def __init__(self, server: Weights, own: Weights, context: Context) -> None:
-        self._server, self._own, self._context = server, own, context
+    def __init__(self, server: Weights, own: Weights, context: Context, ticket: str = "") -> None:
+        self._server, self._own, self._context, self._ticket = server, own, context, ticket
         self._change: Weights | None = None
         self.correction: Weights = {k: c - own[k] for k, c in server.items()}
 
@@ -52,13 +56,14 @@ class Control:
             server = from_bytes(data if isinstance(data, bytes) else b"", like)
         except ReplyError as error:
             raise ConfigError(f"{CONTROL} must hold the server's control variate, {error}") from error
+        settle(context, config_of(message))
         kept = context.state.array_records.get(CONTROL)
         own = {k: np.zeros_like(x) for k, x in like.items()} if kept is None else to_weights(kept)
         if {k: x.shape for k, x in own.items()} != {k: x.shape for k, x in like.items()}:
             raise ConfigError(
                 f"{CONTROL} in the node's state must be of the model's arrays, got {sorted(own)}"
             )
-        return cls(server, own, context)
+        return cls(server, own, context, str(config_of(message).get(TICKET, "")))
 
     def update(self, start: Weights, end: Weights, lr: float, effective_steps: float) -> None:
         """Take in a training: ``c_i+ = c_i - c + (x - y) / (steps * lr)`` (equation 4, option II).
@@ -86,7 +91,9 @@ class Control:
         own = {k: c + self._change[k] for k, c in self._own.items()}
         # a training that diverged must not spoil the rounds to come; the server refuses its reply
         if all(np.isfinite(x).all() for x in own.values()):
-            self._context.state[CONTROL] = to_record(own)
+            # with a ticket only once the server says that the reply came
+            self._context.state[NEW if self._ticket else CONTROL] = to_record(own)
+            self._context.state[NOTE] = ConfigRecord({TICKET: self._ticket})
 
     def attach(self, reply: Message) -> None:
         """Send the change ``c_i+ - c_i`` with a reply, as bytes in a ConfigRecord ``flower-hpc.control``.
@@ -98,4 +105,15 @@ class Control:
         """
         if self._change is None:
             raise ConfigError("a control's update must come before attach")
-        reply.content[CONTROL] = ConfigRecord({CONTROL: to_bytes(self._change)})
+        reply.content[CONTROL] = ConfigRecord({CONTROL: to_bytes(self._change), TICKET: self._ticket})
+
+
+def settle(context: Context, config: ConfigRecord) -> None:
+    """Take over the variate of the last training if the message says that its reply came, else forget it."""
+    new = context.state.array_records.get(NEW)
+    note = context.state.config_records.get(NOTE)
+    if new is None or note is None:
+        return
+    if note[TICKET] in texts(config.get(RECEIVED)) + texts(config.get(WAITING)):
+        context.state[CONTROL] = new
+    del context.state[NEW]

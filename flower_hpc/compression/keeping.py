@@ -15,12 +15,11 @@ from urllib.parse import quote
 
 from flwr.app import ArrayRecord, ConfigRecord, Context
 
-from ..protocol import NODE_STATE_ENV
+from ..protocol import NODE_STATE_ENV, RESIDUALS
 from ..records import to_record, to_weights
 from ..storage import load_tree, pack, save_tree, unpack
 
 LOG = logging.getLogger("flwr.hpc")
-RESIDUALS = "residuals"
 MAX_AGE_S = 14 * 24 * 3600.0
 MAX_GB = 20.0
 LONGEST_NAME = 200

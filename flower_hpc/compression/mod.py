@@ -23,6 +23,7 @@ from ..protocol import (
     WEIGHTS,
     Mark,
     config_of,
+    texts,
     write_mark,
 )
 from ..records import Weights, subtract, to_record, to_weights
@@ -112,7 +113,7 @@ class CompressUpdates:
         if not how.remembers or not ticket or config.get(MOVING) is True:
             return encode_update(update, how, seed), ""
         feedback = Feedback(**(keeping.load(RESIDUAL) or {}))
-        feedback.hear(_texts(config.get(RECEIVED)), _texts(config.get(WAITING)))
+        feedback.hear(texts(config.get(RECEIVED)), texts(config.get(WAITING)))
         record = feedback.send(update, how, ticket, seed)
         kept = keeping.save(RESIDUAL, feedback.to_tree())
         return record, ticket if kept else ""
@@ -124,6 +125,3 @@ def difference(new: Weights, base: Weights) -> Weights | None:
         return None
     return subtract(new, base)
 
-
-def _texts(value: object) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, list) else []

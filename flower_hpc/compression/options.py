@@ -140,6 +140,12 @@ class Compression:
         lossy = [c for c in (self.up, *self.rules.values()) if c.stages and not c.lossless and not c.unbiased]
         return bool(self.feedback and (lossy or self.momentum))
 
+    @property
+    def sparsifies(self) -> bool:
+        """Whether updates lose entries that must be sent another time."""
+        codecs = (self.up, *self.rules.values())
+        return any(isinstance(s, Sparsifier) and not s.unbiased for c in codecs for s in c.stages)
+
     def codec_for(self, name: str, x: NDArray) -> Codec:
         """How an array of an update travels."""
         for pattern, codec in self.rules.items():

@@ -151,6 +151,8 @@ class FederationConfig(_Model):
     partitions: int | None = Field(default=None, ge=1)
     strategy: str | dict[str, Any] | None = None
     """For runs that name none: a spec, or a mapping with ``name`` and settings; the strategies judge it."""
+    compression: str | dict[str, Any] | None = None
+    """For runs whose strategy names none: a codec, or a mapping of the parameters of ``Compression``."""
     superlink: SuperLinkConfig = SuperLinkConfig()
     sites: dict[Name, Site] = Field(min_length=1)
 

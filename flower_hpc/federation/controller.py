@@ -10,6 +10,7 @@ from ..launchers import Launcher, LocalLauncher
 from . import leftovers
 from .desired import Desired, Saved
 from .identity import ensure_node_key, ensure_tls
+from .janitor import Janitor
 from .jobs import NodePlan, plan_nodes
 from .node import Node
 from .registrar import Registrar
@@ -48,6 +49,7 @@ class Controller:
         if self.config.security == "tls":
             ensure_tls(state, self.config.superlink.host)
         self.superlink = SuperLink(self.config, state, self.launchers["local"])
+        self.janitor = Janitor(state)
         self.registrar = Registrar(self.config.name, state, self.launchers["local"])
 
     def run(self) -> None:
@@ -69,6 +71,7 @@ class Controller:
             self.stopping = True
         self.stopping = self.stopping or self.desired.stop
         self.superlink.keeper.tick()
+        self.janitor.tick()
         self._reconcile()
         self._write()
 

@@ -5,6 +5,7 @@ from .compass import Compass
 from .configured import configured, recorded
 from .criteria import Where
 from .cutoff import Cutoff, Deadline, FirstK, WaitForAll
+from .dropout import FederatedDropout
 from .fedasync import FedAsync
 from .fedavg import FedAvg
 from .fedbuff import FedBuff
@@ -22,7 +23,7 @@ from .resource_aware import ResourceAware
 from .scaffold import Scaffold
 from .selection import RandomSelection, Selection
 from .situation import Situation
-from .spec import check, compose, from_mapping, parse
+from .spec import check, compose, from_mapping, parse, with_default
 from .staleness import Constant, Discard, Exponential, Harmonic, Hinge, Polynomial, Staleness
 from .weighting import ByExamples, ByGradientVariance, ByLoss, Weighting
 from .work import FitDeadline, FixedWork, Work
@@ -48,6 +49,7 @@ __all__ = [
     "FedPA",
     "FedProx",
     "FedQueue",
+    "FederatedDropout",
     "FirstK",
     "FitDeadline",
     "FixedWork",
@@ -76,5 +78,6 @@ __all__ = [
     "describe",
     "from_mapping",
     "parse",
+    "with_default",
     "recorded",
 ]

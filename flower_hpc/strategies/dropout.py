@@ -62,6 +62,19 @@ class FederatedDropout:
         # specs have lists; equal policies are equal
         object.__setattr__(self, "rates", tuple(sorted({float(r) for r in self.rates}, reverse=True)))
 
+    @classmethod
+    def of(cls, value: object) -> "FederatedDropout | None":
+        """From one rate, a list of rates, a policy, or None.
+
+        Raises
+        ------
+        ConfigError
+            None of these.
+        """
+        if value is None or isinstance(value, cls):
+            return value
+        return cls(rates=value if isinstance(value, list | tuple) else [value])  # type: ignore[list-item]
+
     @property
     def profiles(self) -> bool:
         """Whether nodes are asked for their resources before they train."""

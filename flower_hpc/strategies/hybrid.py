@@ -70,6 +70,10 @@ class HybridStrategy(Strategy):
         How updates travel up and models down: a codec for updates, such as ``topk(0.01) >> int8``, or a mapping
         with the parameters of :class:`~flower_hpc.compression.Compression`. Nodes whose apps use
         ``CompressUpdates`` do as it says, others send full weights. Default: exact.
+    dropout : FederatedDropout, float or list of float
+        Federated dropout: the share of the units that nodes train, or several to choose from; see
+        :class:`~flower_hpc.strategies.FederatedDropout`. The app must build its model at the width that the message's
+        config has as ``flower-hpc.width``. Default: all.
     inner : Strategy, optional
         Any Flower strategy, unchanged (FedAdam, Krum, a DP wrapper): it configures the nodes that the round
         selected and joins the replies, as full weights. Memory is then nodes x model. A DP wrapper takes no

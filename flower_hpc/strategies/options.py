@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from .checks import flag, number, positive, whole
 from .compass import Compass
 from .cutoff import Cutoff, WaitForAll
+from .dropout import FederatedDropout
 from .inner import check_inner, sampled_clients
 from .selection import RandomSelection, Selection
 from .staleness import Discard, Polynomial, Staleness
@@ -41,6 +42,7 @@ class HybridOptions(TypedDict, total=False):
     normalise_steps: bool
     control: bool
     compression: Compression | Codec | str | Mapping[str, Any]
+    dropout: FederatedDropout | float | list[float] | None
     fraction_evaluate: float
     min_nodes: int
     node_wait_s: float
@@ -85,6 +87,7 @@ class Settings:
     normalise_steps: bool = False
     control: bool = False
     compression: Compression = field(default_factory=Compression)
+    dropout: FederatedDropout | None = None
     fraction_evaluate: float = 1.0
     min_nodes: int = 2
     node_wait_s: float = 300.0
@@ -103,6 +106,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "compression", Compression.of(self.compression))
+        object.__setattr__(self, "dropout", FederatedDropout.of(self.dropout))
         for name in ("min_nodes", "min_replies", "max_failed_rounds"):
             whole(name, getattr(self, name))
         for name in ("profile_every", "checkpoint_every"):
@@ -140,16 +144,31 @@ class Settings:
         both = isinstance(self.work, Compass), self.cutoff.counts_late
         if both == (True, False) or (isinstance(self.cutoff, Compass) and not both[0]):
             raise ConfigError("compass must be work and cutoff at once: use fedcompass(...)")
+        if self.dropout is not None:
+            self._check_dropout(self.dropout)
         if self.inner is None:
             return
         if not isinstance(self.inner, Strategy) or hasattr(self.inner, "settings"):
             raise ConfigError(f"inner must be a Flower strategy, got {self.inner!r}")
         check_inner(self.inner, self.worth.weight(1) == 0)
         ours = {"server_lr": 1.0, "damped": False, "mix": "updates", "normalise_steps": False}
-        for name, default in {**ours, "control": False, "inclusion": None}.items():
+        for name, default in {**ours, "control": False, "inclusion": None, "dropout": None}.items():
             if getattr(self, name) != default:
                 words = f"{name} must be left out with inner="
                 raise ConfigError(f"{words}: {type(self.inner).__name__} joins updates its own way")
+
+    def _check_dropout(self, dropout: FederatedDropout) -> None:
+        if self.control:
+            raise ConfigError("dropout trains parts of the model: control (SCAFFOLD) must be false")
+        if self.mix != "updates":
+            raise ConfigError(f"dropout averages updates: mix must be 'updates', got {self.mix!r}")
+        if self.compression.delta:
+            raise ConfigError("dropout sends each node its own part: compression's delta must be false")
+        if dropout.order != "ordered" and self.compression.sparsifies:
+            raise ConfigError(
+                f"dropout's order must be 'ordered' for a codec that sends few entries, got {dropout.order!r}: "
+                f"what {self.compression.up.spec} drops would be added to other units"
+            )
 
     @property
     def goes_on(self) -> bool:

@@ -8,10 +8,11 @@ from typing import Any
 
 from flwr.serverapp import strategy as flower
 
-from ..compression import CODECS
+from ..compression import CODECS, Compression
 from .adaptive import AdaptiveDeadline, AdaptiveK
 from .compass import Compass
 from .cutoff import Deadline, FirstK, WaitForAll
+from .dropout import FederatedDropout
 from .fedasync import FedAsync
 from .fedavg import FedAvg
 from .fedbuff import FedBuff
@@ -77,6 +78,7 @@ KINDS: dict[str, dict[str, Callable[..., Any]]] = {
         "by_gradient_variance": ByGradientVariance,
     },
     "estimate": {"ewma": Ewma, "quantile": Quantile},
+    "dropout": {"federated_dropout": FederatedDropout},
     "codec": CODECS,
 }
 NAMES = {name: make for kind in KINDS.values() for name, make in kind.items()}
@@ -134,5 +136,7 @@ def _made(make: Callable[..., Any], name: str, default: object) -> object:
 
 
 def _text(default: object) -> str:
+    if isinstance(default, Compression):
+        return default.up.spec
     names = [name for name, make in NAMES.items() if make is type(default)]
     return names[0] if names else repr(dict(default)) if isinstance(default, Mapping) else repr(default)

@@ -10,11 +10,12 @@ run_resumed        round and version of the checkpoint (0: none, the run starts 
                    still awaited), lost (nodes whose messages went with the old server), damaged
                    (checkpoints that were passed over)
 round_started      round, online, busy
-sent               round, kind (train, evaluate), node, bytes_down, version
-reply_accepted     round, kind, node, bytes_up, duration_s, examples; admitted: false where its queue was
-                   too long for this model (FedQueue), so that it joins the next
-reply_late         round, asked_round, node, bytes_up, duration_s, staleness, weight (0 = discarded)
-reply_refused      round, kind, node, bytes_up, reason
+sent               round, kind (train, evaluate), node, bytes_down, bytes_down_full, version
+reply_accepted     round, kind, node, bytes_up, bytes_up_full, duration_s, examples; admitted: false where its
+                   queue was too long for this model (FedQueue), so that it joins the next
+reply_late         round, asked_round, node, bytes_up, bytes_up_full, duration_s, staleness, weight (0:
+                   discarded); given_back: true where its node counts it as lost and will send it again
+reply_refused      round, kind, node, bytes_up, bytes_up_full, reason
 reply_failed       round, kind, node, reason, code (Flower's error code)
 node_lost          round, node, reason
 cut                round, kind, reason, due_s, waiting (nodes that had not answered)
@@ -25,7 +26,8 @@ round_finished     round, seconds
 run_finished       seconds, in_flight; run_failed: error, exit_code
 =================  ====================================================================================
 
-Bytes are those of the arrays as they travel; framing and TLS are not counted.
+Bytes are those of the arrays as they travel; framing and TLS are not counted. ``..._full`` is what a full,
+exact model takes.
 """
 
 import json

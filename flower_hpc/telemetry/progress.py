@@ -1,6 +1,7 @@
 """A run as people watch it: the events folded into a few numbers, and drawn with rich."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .events import Event
+from .report import BYTES
 
-MB = 1e6
+MB, LEAST_TOLD = 1e6, 1.1
 
 
 @dataclass
@@ -26,8 +28,7 @@ class RunView:
     cut: int = 0
     late: int = 0
     refused: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
+    bytes: Counter[str] = field(default_factory=Counter)
     note: str = "starting"
     news: str = ""
     """What to tell once, on a line of its own."""
@@ -35,8 +36,7 @@ class RunView:
     def add(self, event: Event) -> None:
         """Fold in one event."""
         kind, node = event["event"], event.get("node", "")
-        self.bytes_up += event.get("bytes_up", 0)
-        self.bytes_down += event.get("bytes_down", 0)
+        self.bytes.update({key: event[key] for key in BYTES if key in event})
         if kind == "round_started":
             self.round, self.of, self.note = event["round"], event.get("of", 0), "waiting for nodes"
         elif kind == "sent":
@@ -68,7 +68,7 @@ class RunView:
         refused = f" · {self.refused} refused" if self.refused else ""
         return (
             f"accuracy {accuracy} · {len(self.in_flight)} in flight · {self.cut} cut · {self.late} late"
-            f"{refused} · {self.bytes_up / MB:.2f} MB up, {self.bytes_down / MB:.2f} MB down"
+            f"{refused} · {megabytes(self.bytes, 'up')} MB up, {megabytes(self.bytes, 'down')} MB down"
         )
 
 
@@ -139,10 +139,17 @@ def rounds_table(result: dict[str, Any]) -> Table:
             _names(row["cut_nodes"]),
             _names(row["late_nodes"]),
             _names(row["refused_nodes"] + row["failed_nodes"]),
-            f"{row['bytes_up'] / MB:.2f}",
-            f"{row['bytes_down'] / MB:.2f}",
+            megabytes(row, "up"),
+            megabytes(row, "down"),
         )
     return table
+
+
+def megabytes(row: Mapping[str, Any], way: str) -> str:
+    """Megabytes up or down, and how many times less than with full, exact models, where that is so."""
+    size, full = row[f"bytes_{way}"], row.get(f"bytes_{way}_full", 0)
+    less = f" ({full / size:.3g}x less)" if size and full / size >= LEAST_TOLD else ""
+    return f"{size / MB:.2f}{less}"
 
 
 def _number(value: float | None, form: str) -> str:

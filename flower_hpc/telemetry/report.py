@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord
 from ..records import to_weights
 from .events import Event, finite
 
+BYTES = ("bytes_up", "bytes_down", "bytes_up_full", "bytes_down_full")
 RESULT, MODEL = "result.json", "model.safetensors"
 
 
@@ -20,8 +21,9 @@ def summarise(events: Iterable[Event]) -> dict[str, Any]:
     -------
     dict
         ``run``, ``rounds`` (a list), ``accuracy`` and ``loss`` of the last evaluated round, ``seconds``,
-        ``bytes_up``, ``bytes_down``, ``error`` (None if the run finished). A round has ``round``,
-        ``accuracy``, ``loss``, ``seconds``, ``bytes_up``, ``bytes_down``, the counts ``replied``, ``late``
+        ``bytes_up``, ``bytes_down``, ``bytes_up_full``, ``bytes_down_full`` (what they would be with full and
+        exact models), ``error`` (None if the run finished). A round has ``round``, ``accuracy``, ``loss``,
+        ``seconds``, the four numbers of bytes, the counts ``replied``, ``late``
         (folded in or discarded in this round), ``cut``, ``refused``, ``failed``, the names of the nodes
         behind them (``late_nodes``, ``cut_nodes``, ...) and ``skipped`` (the reason, or None).
     """
@@ -47,7 +49,7 @@ def summarise(events: Iterable[Event]) -> dict[str, Any]:
     result["rounds"] = rows
     for key in ("accuracy", "loss"):
         result[key] = next((r[key] for r in reversed(rows) if r[key] is not None), None)
-    for key in ("bytes_up", "bytes_down"):
+    for key in BYTES:
         result[key] = sum(r[key] for r in rows)
     return result
 
@@ -75,15 +77,15 @@ NAMED = {
 
 def _empty(number: int) -> dict[str, Any]:
     row: dict[str, Any] = {"round": number, "accuracy": None, "loss": None, "seconds": None}
-    row |= {"bytes_up": 0, "bytes_down": 0, "skipped": None}
+    row |= {"skipped": None, **dict.fromkeys(BYTES, 0)}
     for kind in (*NAMED.values(), "cut"):
         row |= {kind: 0, f"{kind}_nodes": []}
     return row
 
 
 def _count(row: dict[str, Any], event: Event) -> None:
-    row["bytes_up"] += event.get("bytes_up", 0)
-    row["bytes_down"] += event.get("bytes_down", 0)
+    for key in BYTES:
+        row[key] += event.get(key, 0)
     kind = event["event"]
     if kind in NAMED and event.get("kind", "train") == "train":
         _name(row, NAMED[kind], [event["node"]])

@@ -73,7 +73,8 @@ class Chooser:
     def ask_profiles(self) -> None:
         """Ask idle nodes that were never asked for their resources; in the first round wait for them."""
         settings, collector, clock = self._settings, self._collector, self._state.clock
-        if not settings.selection.profiles or not settings.profile_every:
+        wanted = settings.selection.profiles or (settings.dropout and settings.dropout.profiles)
+        if not wanted or not settings.profile_every:
             return
         first = self._state.round == 1
         if first:

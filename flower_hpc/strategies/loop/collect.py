@@ -39,7 +39,8 @@ class Flight:
 
     ``awaited`` is False for a probe of a suspect node. ``orphaned`` marks a message whose node came back
     under its key after it was sent, or whose scheduler says that it is gone: the work may be lost, so the node
-    counts as idle, but a reply would still be taken. ``missed``: its node was seen to go. ``limited``: the server set its steps,
+    counts as idle, but a reply would still be taken. ``missed``: its node was seen to go. ``rate``: the part of
+    the model's units that it was sent. ``limited``: the server set its steps,
     exactly ``steps`` of them where it says so. ``sent_at`` is the
     clock's ``now()``, ``sent_wall`` seconds since the epoch.
     """
@@ -57,6 +58,7 @@ class Flight:
     awaited: bool = True
     orphaned: bool = False
     missed: bool = False
+    rate: float = 1.0
 
 
 class Listener(Protocol):

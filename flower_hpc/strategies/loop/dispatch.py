@@ -1,10 +1,11 @@
 """Messages leave: each with what the round asks of its node, written down and remembered."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
@@ -23,6 +24,7 @@ from ...protocol import (
     VERSION,
     WANT_PROFILE,
 )
+from ...records import num_bytes
 from ...telemetry import EventLog
 from .collect import Collector, Flight, Online
 from ..inner import GridView
@@ -33,6 +35,7 @@ from .state import RunState
 from ..work import NOTHING, Assignment
 
 PLAIN = Compression()
+NO_RATES: Mapping[str, float] = MappingProxyType({})
 MIN_LOST_AFTER_S, LOST_AFTER_DURATIONS = 3600.0, 10
 PROFILE_LOST_AFTER_S = 600.0
 
@@ -73,7 +76,9 @@ class Dispatcher:
             names = [n.name for n in nodes if n.node_id in meant]  # an inner strategy may ask fewer
             work = self._settings.work.assign(names, state.situation())
             asks = {name: self._asks(name, work.get(name, NOTHING)) for name in names}
-            sent = self._send(nodes, messages, MessageType.TRAIN, asks, self._lost_after_s())
+            parts = self._intake.submodels
+            rates = parts.rates(names, state.situation()) if parts else NO_RATES
+            sent = self._send(nodes, messages, MessageType.TRAIN, asks, self._lost_after_s(), rates)
             for flight in sent:
                 state.ledger.selected(flight.node.name, state.round)
         return sent
@@ -120,6 +125,7 @@ class Dispatcher:
         kind: str,
         asks: dict[str, Assignment],
         ttl_s: float,
+        rates: Mapping[str, float] = NO_RATES,
     ) -> list[Flight]:
         known, ledger, number = {n.node_id: n for n in nodes}, self._state.ledger, self._state.round
         packed = []
@@ -127,10 +133,11 @@ class Dispatcher:
             node = known.get(message.metadata.dst_node_id)
             if node is None:
                 raise RunError(f"a message goes to {message.metadata.dst_node_id}, not a node of this round")
-            arrays, how = self._intake.downlink.pack(node, self._intake.model)
+            rate = rates.get(node.name, 1.0)
+            arrays, how = self._pack(node, rate if kind == MessageType.TRAIN else None)
             content = replaced(message.content, self._intake.model.record, arrays)
             new = outgoing(message, content, {**asks[node.name], **how}, ttl_s, number)
-            flight = Flight(node, kind, number, self._intake.model.version, ttl_s)
+            flight = Flight(node, kind, number, self._intake.model.version, ttl_s, rate=rate)
             flight.bytes_down, flight.awaited = message_bytes(new), not ledger.suspect(node.name)
             flight.limited = LOCAL_STEPS in asks[node.name] or MAX_STEPS in asks[node.name]
             steps = asks[node.name].get(LOCAL_STEPS)
@@ -139,13 +146,22 @@ class Dispatcher:
         if not any(flight.awaited for _, flight in packed):
             for _, flight in packed:
                 flight.awaited = True
-        sent = self._collector.send(packed)
+        sent, whole = self._collector.send(packed), num_bytes(self._intake.model.record)
         for flight in sent:
-            facts = {"node": flight.node.name, "bytes_down": flight.bytes_down, "version": flight.version}
+            facts: dict[str, Any] = {"node": flight.node.name, "bytes_down": flight.bytes_down}
+            facts["version"] = flight.version
+            if kind != PROFILE_QUERY:
+                facts["bytes_down_full"] = whole
             self._events.write("sent", round=number, kind=kind, **facts)
             if ledger.suspect(flight.node.name):
                 ledger.probed(flight.node.name, self._state.clock.wall())
         return sent
+
+    def _pack(self, node: Online, rate: float | None) -> tuple[ArrayRecord, Assignment]:
+        intake = self._intake
+        if intake.submodels is None or rate is None:
+            return intake.downlink.pack(node, intake.model)
+        return intake.submodels.pack(node.name, self._state.round, rate, intake.model)
 
     def _lost_after_s(self) -> float:
         if self._settings.lost_after_s is not None:

@@ -10,8 +10,8 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 
 from ...errors import ReplyError
-from ...protocol import EFFECTIVE_STEPS, NUM_STEPS, mark_of
-from ...records import Weights, to_weights
+from ...protocol import ticket_of
+from ...records import Weights, num_bytes, to_weights
 from ...telemetry import EventLog
 from .acks import Acks
 from .collect import Flight
@@ -22,11 +22,12 @@ from .join import Averaged, Batch, Gathered, Part
 from .messages import release
 from ..options import LEAST_INCLUSION, Settings
 from .pots import Model, Pot
-from .replies import Reply, queue_s, read_reply
+from .reading import Reader
+from .replies import Reply, queue_s
 from .state import RunState
+from .submodels import Submodels
 from ..history import number_of
 from ..ledger import Usual
-from ..weighting import metric
 from ..work import Work
 
 
@@ -43,6 +44,8 @@ class Intake:
         What nodes are told of their updates.
     downlink : Downlink
         How the model travels.
+    submodels : Submodels or None
+        Which part of it; None: all.
     control : Control or None
         SCAFFOLD's control variate.
     fresh : int
@@ -56,7 +59,12 @@ class Intake:
         self.model = Model.of(record)
         self.control = Control.of(self.model.weights) if settings.control else None
         self.acks, self.downlink = Acks(), Downlink(settings.compression)
-        self._joining = Pot(self._new_pot().batch)
+        self._joining = self._new_pot()
+        self.submodels: Submodels | None = None
+        if settings.dropout is not None:
+            how, weights = settings.compression, self.model.weights
+            self.submodels = Submodels(settings.dropout, how, weights, settings.run_name)
+        self._reader = Reader(settings, self.submodels)
         self.round, self._open = 0, False
         self.bases: dict[int, Weights] = {}
         self._held: list[tuple[Flight, Message, float, int]] | None = None
@@ -128,8 +136,10 @@ class Intake:
     def _judge(self, flight: Flight, message: Message, duration_s: float, size: int) -> None:
         name, work, seen = flight.node.name, self._settings.work, self._state.situation()
         facts: dict[str, Any] = {"round": self.round, "kind": "train", "node": name, "bytes_up": size}
+        facts["bytes_up_full"] = num_bytes(self.model.record)
         try:
-            reply = self._read(message, flight.version)
+            base = self._base(flight.version)
+            reply = self._reader.read(message, flight, self.model.weights, base, self._usual)
             change = self.control.read(message) if self.control else None
         except ReplyError as error:
             self._events.write("reply_refused", **facts, reason=str(error))
@@ -141,7 +151,7 @@ class Intake:
         fresh = self._open and flight.round == self.round
         admitted = not fresh or work.admits(name, queue_s(reply.metrics, duration_s), seen)
         tau = self.model.version - flight.version
-        ticket = mark_of(message).ticket
+        ticket = ticket_of(message)
         given_back = bool(ticket) and not self.acks.came(name, ticket)  # the node counts it as lost already
         worth = 0.0 if given_back else self._settings.worth.weight(tau + (not admitted))
         facts |= {"duration_s": round(duration_s, 3), "examples": reply.weight}
@@ -150,15 +160,15 @@ class Intake:
             self._events.write("reply_accepted", **facts, **({} if admitted else {"admitted": False}))
         else:
             age = {"asked_round": flight.round, "staleness": tau, "weight": round(worth, 6)}
-            self._events.write("reply_late", **facts, **age)
+            self._events.write("reply_late", **facts, **age, **({"given_back": True} if given_back else {}))
         if worth > 0:
-            part = Part(reply.weight / self._inclusion(name), worth, self._steps(reply))
+            part = Part(reply.weight / self._inclusion(name), worth, self._reader.steps(reply))
             norm = self._add(flight, message, reply, part, fresh=fresh, admitted=admitted)
             self.acks.wait([(name, ticket)])
             if norm is not None:
                 self._state.ledger.of(name).update_norm = math.sqrt(norm)
-        if self.control and change is not None:
-            # also where the update is dropped: the node has moved its own variate already
+        if self.control and change is not None and (worth > 0 or not ticket):
+            # where an update with a ticket is dropped, its node takes its own change back
             self.control.add(change)
         self._remember(flight, reply, duration_s, worth, late=not fresh)
         work.answered(name, seen)
@@ -171,7 +181,7 @@ class Intake:
             base = self.bases[flight.version]
         elif not admitted:
             base = self.model.sent  # it will be joined to the next version
-        pot.tickets.append((flight.node.name, mark_of(message).ticket))
+        pot.tickets.append((flight.node.name, ticket_of(message)))
         pot.joined, pot.late = pot.joined + 1, pot.late + (not fresh or not admitted)
         pot.counted += part.weight > 0
         return pot.batch.add(message, reply, part, self.model.sent, base)
@@ -193,16 +203,13 @@ class Intake:
         if self._usual.examples is None and past.examples:  # the very first round
             self._usual = Usual(past.examples, watched)
 
+    def _base(self, version: int) -> Weights | None:
+        return self.model.sent if version == self.model.version else self.bases.get(version)
+
     def _inclusion(self, node: str) -> float:
         if self._settings.inclusion is None:
             return 1.0
         return max(LEAST_INCLUSION, self._state.ledger.of(node).inclusion)
-
-    def _steps(self, reply: Reply) -> float:
-        if not self._settings.normalise_steps:
-            return 1.0
-        key = EFFECTIVE_STEPS if EFFECTIVE_STEPS in reply.metrics else NUM_STEPS
-        return metric(reply.metrics, key)
 
     def begin_aggregate(self) -> Batch:
         """Take the updates so far out, and hold replies until :meth:`publish` or :meth:`give_up`."""
@@ -277,22 +284,3 @@ class Intake:
             return Pot(Gathered(settings.inner))
         models = settings.mix == "models"
         return Pot(Averaged(settings.weighting.key, settings.server_lr, settings.damped, models))
-
-    def _read(self, message: Message, version: int) -> Reply:
-        settings = self._settings
-        try:
-            reply = read_reply(
-                message,
-                self.model.weights,
-                version,
-                settings.weighting,
-                self._usual,
-                settings.compression.accept,
-            )
-            if settings.normalise_steps and self._steps(reply) == 0:
-                raise ReplyError(f"its {NUM_STEPS!r} is 0, must be > 0")
-            return reply
-        except ReplyError:
-            raise
-        except Exception as error:  # hostile bytes may break any parser: that is the node's fault
-            raise ReplyError(f"it cannot be read: {type(error).__name__}: {error}") from error

@@ -20,6 +20,7 @@ from flower_hpc.protocol import (
     SERVER_ROUND,
     TRAIN_S,
     WANT_VARIANCE,
+    WIDTH,
     config_of,
 )
 from flower_hpc.records import Weights, to_record, to_weights
@@ -43,7 +44,8 @@ def train(message: Message, context: Context) -> Message:
     started, budget, config = _clock(), budget_of(message), config_of(message)
     options, index, count = _options(context), *_place(context)
     task, received = load(options), _weights(message)
-    examples, model = task.load_partition(index, count), task.build_model()
+    examples = task.load_partition(index, count)
+    model = task.build_model(_number(config.get(WIDTH), 1.0))
     task.set_weights(model, received)
     control = Control.of(message, context)
     lr = _number(config.get("lr"), options.learning_rate) * budget.lr_factor

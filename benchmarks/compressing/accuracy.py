@@ -1,0 +1,166 @@
+"""Section ``accuracy``: what compression costs a federation whose nodes differ, with error feedback and without."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+from flower_hpc.compression import CompressUpdates
+from flower_hpc.protocol import PARTITION_ID, SERVER_ROUND, config_of
+from flower_hpc.records import num_bytes, to_record, to_weights
+from flower_hpc.strategies import HybridStrategy
+from flower_hpc.tasks import TaskOptions, Training, load, seed_of
+from flower_hpc.transport import InProcessGrid
+
+from .measure import wire_bytes
+from .results import Results, say
+
+NODES, LAST, QUICK_TEST = 20, 5, 1000
+SMALL = 100  # not 1000: the model is a hundredth of what the default is made for
+BASELINE = "uncompressed"
+SETTINGS: dict[str, dict[str, Any]] = {
+    BASELINE: {},
+    "topk(0.05)>>int8": {"up": "topk(0.05)>>int8"},
+    "topk(0.05)>>int8, no feedback": {"up": "topk(0.05)>>int8", "feedback": False},
+    "topk(0.01)>>int8": {"up": "topk(0.01)>>int8"},
+    "topk(0.01)>>int8, no feedback": {"up": "topk(0.01)>>int8", "feedback": False},
+    "topk(0.1)>>int4": {"up": "topk(0.1)>>int4"},
+    "topk(0.1)>>int8": {"up": "topk(0.1)>>int8"},
+    "int8": {"up": "int8"},
+}
+TRIALS: dict[str, dict[str, Any]] = {
+    f"{name}, {words}": SETTINGS[name] | more
+    for name in ("topk(0.05)>>int8", "topk(0.01)>>int8")
+    for words, more in {
+        "decay=0.9": {"decay": 0.9},
+        "decay=0.5": {"decay": 0.5},
+        "scope=array": {"up": name.replace(")", ",scope=array)", 1)},
+        "momentum=0.9": {"momentum": 0.9},
+        "small=1000": {"small": 1000},
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is trained: rounds, and steps of 32 examples a node and round."""
+
+    rounds: int = 40
+    steps: int = 8
+    lr: float = 0.05
+
+    def made(self, run: dict[str, Any]) -> bool:
+        """Whether a run is one of these."""
+        return all(run[key] == value for key, value in asdict(self).items())
+
+
+def compare(results: Results, plan: Plan, names: Sequence[str], seeds: Sequence[int]) -> None:
+    """Run what the results lack, and keep each when it is done."""
+    for seed in seeds:
+        for name in names:
+            have = [r for r in results.get("accuracy") if plan.made(r)]
+            if not any((r["setting"], r["seed"]) == (name, seed) for r in have):
+                results.append("accuracy", Training20(plan, name, seed).run())
+
+
+@dataclass
+class Training20:
+    """One run of twenty nodes in this process; what a node keeps is in its ``context.state``."""
+
+    plan: Plan
+    name: str
+    seed: int
+    sent: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        options = TaskOptions(task="cifar10", partitioner="pathological", classes_per_node=2, seed=self.seed)
+        self.task = load(options)
+
+    def run(self) -> dict[str, Any]:
+        """The curve, and what a node sent on average in each round."""
+        model, test = self.task.build_model(), self.task.load_test()
+        quick, curve, started = test.select(np.arange(QUICK_TEST)), [], time.perf_counter()
+
+        def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
+            self.task.set_weights(model, to_weights(arrays))
+            whole = number > self.plan.rounds - LAST
+            curve.append(self.task.evaluate(model, test if whole else quick)["accuracy"])
+            if number % 5 == 0:
+                spent = time.perf_counter() - started
+                say(f"{self.name}, seed {self.seed}, round {number}: {curve[-1]:.3f}, {spent:.0f} s")
+            return MetricRecord({"accuracy": curve[-1]})
+
+        how = SETTINGS.get(self.name) or TRIALS.get(self.name, {})
+        strategy = HybridStrategy(
+            compression={"small": SMALL, **how}, seed=self.seed, fraction_evaluate=0.0, profile_every=0
+        )
+        grid = InProcessGrid(self._app(), NODES)
+        start = to_record(self.task.weights(model))
+        strategy.start(grid, start, num_rounds=self.plan.rounds, timeout=10**9, evaluate_fn=evaluate)
+        sent = [np.mean(self.sent[number], axis=0).round().tolist() for number in sorted(self.sent)]
+        return {
+            **asdict(self.plan),
+            "setting": self.name,
+            "seed": self.seed,
+            "accuracy": [round(a, 4) for a in curve],
+            "final": round(float(np.mean(curve[-LAST:])), 5),
+            "payload_bytes": [int(payload) for payload, _ in sent],
+            "wire_bytes": [int(wire) for _, wire in sent],
+            "seconds": round(time.perf_counter() - started),
+        }
+
+    def _app(self) -> ClientApp:
+        app, task = ClientApp(mods=[self._weigh, CompressUpdates()]), self.task
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            index, number = int(context.node_config[PARTITION_ID]), int(config_of(message)[SERVER_ROUND])
+            examples, model = task.load_partition(index, NODES), task.build_model()
+            (record,) = message.content.array_records.values()
+            task.set_weights(model, to_weights(record))
+            how = Training(lr=self.plan.lr, steps=self.plan.steps, seed=seed_of(self.seed, number, index))
+            task.train(model, examples, how)
+            content = {
+                "arrays": to_record(task.weights(model)),
+                "metrics": MetricRecord({"num-examples": len(examples)}),
+            }
+            return Message(RecordDict(content), reply_to=message)
+
+        return app
+
+    def _weigh(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        number = int(config_of(message)[SERVER_ROUND])
+        reply = call_next(message, context)
+        (record,) = reply.content.array_records.values()
+        self.sent.setdefault(number, []).append((num_bytes(record), wire_bytes(reply)))
+        return reply
+
+
+def show_accuracy(runs: list[dict[str, Any]]) -> None:
+    """Print the table: each setting's mean over its seeds, and less the uncompressed runs of these seeds."""
+    bases = {r["seed"]: r for r in runs if r["setting"] == BASELINE}
+    if not bases:
+        return
+    plan = next(iter(bases.values()))
+    print(
+        f"\nCIFAR-10, {NODES} nodes of 2 classes, all in each of {plan['rounds']} rounds of {plan['steps']} steps of 32, "
+        f"lr {plan['lr']:g}; test accuracy, mean over the last {LAST} rounds"
+    )
+    print(f"{'':38}{'seeds':>6}{'accuracy':>10}{'less uncompressed':>24}{'kB up, wire':>13}{'ratio':>8}{'payload':>9}")
+    for name in dict.fromkeys([*SETTINGS, *TRIALS]):
+        mine = [r for r in runs if r["setting"] == name and r["seed"] in bases]
+        if not mine:
+            continue
+        less = [100 * (r["final"] - bases[r["seed"]]["final"]) for r in mine]
+        points = f"{np.mean(less):+.2f} ({', '.join(f'{x:+.2f}' for x in less)})"
+        wire, wires = [np.mean([np.mean(r["wire_bytes"]) for r in rs]) for rs in (mine, bases.values())]
+        load, loads = [np.mean([np.mean(r["payload_bytes"]) for r in rs]) for rs in (mine, bases.values())]
+        print(
+            f"{name:38}{len(mine):>6}{100 * np.mean([r['final'] for r in mine]):>9.2f}%{points:>24}"
+            f"{wire / 1e3:>13.1f}{wires / wire:>7.1f}x{loads / load:>8.1f}x"
+        )

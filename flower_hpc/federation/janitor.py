@@ -1,0 +1,50 @@
+"""Removes what nodes keep of runs that are over: residuals take a model or two, for each node and run."""
+
+import json
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+from ..clock import WALL, Clock
+from ..protocol import RESIDUALS
+from .state import StateDir
+
+EVERY_S = 10.0
+
+
+class Janitor:
+    """Looks every ten seconds.
+
+    A run that failed keeps its residuals, since it may be resumed; the nodes remove those after two weeks.
+
+    Parameters
+    ----------
+    state : StateDir
+        The federation's; the nodes of this machine have their folders in it.
+    clock : Clock
+        When it is time to look.
+    """
+
+    def __init__(self, state: StateDir, clock: Clock = WALL) -> None:
+        self._state, self._clock, self._next = state, clock, 0.0
+
+    def tick(self) -> None:
+        """Look, if it is time to."""
+        if self._clock.now() < self._next:
+            return
+        self._next = self._clock.now() + EVERY_S
+        for folder in self._state.nodes.glob(f"*/{RESIDUALS}/*/*"):
+            if finished(self._state.path / "runs" / unquote(folder.name)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def finished(run: Path) -> bool:
+    """Whether a run has come to its end, without an error, and nobody has resumed it since."""
+    path, events = run / "result.json", run / "events.jsonl"
+    try:
+        result = json.loads(path.read_text())
+        if path.stat().st_mtime_ns < events.stat().st_mtime_ns:
+            return False
+    except (OSError, ValueError):
+        return False
+    return bool(result.get("error") is None and result.get("seconds") is not None)
