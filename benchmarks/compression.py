@@ -5,13 +5,13 @@ bytes     The update of a really trained CIFAR-10 ResNet-18 (44.7 MB), through o
           and TLS are not), and the time of the whole update against a plain copy of it.
 speed     The codecs on single arrays against ``x.copy()`` of the same array, and the server's running mean of
           sparse updates against dense ones.
-accuracy  CIFAR-10 on 20 nodes of two classes each, really trained, all of them in each round. Accuracy is the
-          mean over the last five rounds, on all 10,000 test images (on 1000 before). A setting that the JSON
-          file has already is not run again, so that a run that was cut goes on.
+accuracy  CIFAR-10 on 20 nodes of three classes each, really trained, all of them in each round. Accuracy is
+          the mean over the last five rounds, on all 10,000 test images (on 1000 before). A setting that the
+          JSON file has already is not run again, so that a run that was cut goes on.
 
     export FLOWER_HPC_DATA=<folder with cifar10/> OMP_NUM_THREADS=1
     nice uv run --with blosc2 --with zfpy python benchmarks/compression.py [--only bytes|speed|accuracy]
-    nice uv run python benchmarks/compression.py --only accuracy --rounds 15 --settings uncompressed int8 --seeds 0
+    nice uv run python benchmarks/compression.py --only accuracy --rounds 15 --settings int8 --seeds 0
 
 One thread: the machine's other cores are other people's. Several runs may share one JSON file.
 """
@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print what FILE has, measure nothing")
     parser.add_argument("--rounds", type=int, default=Plan.rounds, help="of a setting (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="of a node (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=Plan.batch_size, help="(default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=Plan.classes, help="of a node (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=Plan.lr, help="of the nodes (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
     parser.add_argument(
@@ -48,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    results, plan = Results(args.json), Plan(args.rounds, args.steps, args.lr)
+    results, plan = Results(args.json), Plan(args.rounds, args.steps, args.lr, args.batch, args.classes)
     sections = args.only or SECTIONS
     if "bytes" in sections:
         if not args.show:

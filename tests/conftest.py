@@ -1,6 +1,7 @@
 """Shared by the tests: small ClientApps whose replies are known in advance, and where real data lies."""
 
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flwr.clientapp import ClientApp
 from flower_hpc.protocol import DATA_ENV, PARTITION_ID
 from flower_hpc.records import to_record, to_weights
 from flower_hpc.transport import InProcessGrid, InProcessNode
+from processes import BIN, left_of
 
 ReplyOf = Callable[[int, dict[str, np.ndarray]], tuple[Mapping[str, np.ndarray], dict]]
 
@@ -64,3 +66,24 @@ def data_dir() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip(f"needs real data: set {DATA_ENV} to the folder that holds cifar10/, shakespeare/, ...")
     return Path(folder)
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run a program of ours in an empty folder; returns the finished process."""
+    env = os.environ | {"FLOWER_HPC_HOME": str(tmp_path / "home"), "FLWR_TELEMETRY_ENABLED": "0"}
+
+    def run(*command, **more):
+        return subprocess.run(
+            [str(BIN / command[0]), *map(str, command[1:])],
+            cwd=tmp_path,
+            env=env | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=500,
+        )
+
+    yield run
+    run("flower-hpc", "down")
+    assert not left_of(tmp_path)

@@ -1,14 +1,12 @@
-"""Codecs: what comes back, how far from it, and that hostile bytes are refused before they cost anything."""
+"""Codecs: what comes back, how far from it, and by which names."""
 
 import json
-import tracemalloc
 from base64 import b64decode
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
-import zstandard
 from flwr.app import Array
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +14,8 @@ from hypothesis.extra import numpy as hn
 
 from flower_hpc.compression import CODECS, Chain, Identity, Int8, TopK, Zstd, pack, parse, unpack
 from flower_hpc.compression.positions import read_positions, write_positions
-from flower_hpc.errors import ConfigError, ReplyError
-from flower_hpc.records import Sparse, dense
+from flower_hpc.errors import ConfigError
+from flower_hpc.records import dense
 
 LOSSLESS = ["raw", "zstd", "zstd(19)", "shuffle>>zstd", "shuffle(8)>>zstd(1)", "raw>>shuffle(2)"]
 LOSSY = [
@@ -69,7 +67,8 @@ def test_every_codec_takes_every_float_and_shape(spec, dtype):
 @pytest.mark.parametrize("spec", LOSSLESS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
 def test_lossless_chains_give_back_every_bit(spec, dtype):
-    for x in (noise((70, 30), dtype), noise((70, 30), dtype).T, noise((90,), dtype)[::-3], noise((), dtype)):
+    square = noise((70, 30), dtype)
+    for x in (square, square.T, noise((90,), dtype)[::-3], noise((), dtype)):
         assert back(spec, x).tobytes() == np.ascontiguousarray(x).tobytes()
     odd = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-40], np.float64).astype(np.float32)
     assert dense(unpack(pack(parse(spec), np.tile(odd, 99)))).tobytes() == np.tile(odd, 99).tobytes()
@@ -117,7 +116,7 @@ def test_topk_keeps_exactly_the_largest(x, ratio):
     assert dropped.size == 0 or dropped.max() <= np.abs(found.values).min()
 
 
-@pytest.mark.parametrize("x", [np.zeros(200_000, np.float32), np.ones(200_000, np.float32), noise((200_000,))])
+@pytest.mark.parametrize("x", [np.zeros(200_000, "f4"), np.ones(200_000, "f4"), noise((200_000,))])
 def test_topk_is_exact_for_large_and_for_tied_arrays(x):
     found = TopK(0.01).decode(TopK(0.01).encode(x), x.shape, x.dtype)
     assert len(found.positions) == 2000
@@ -258,63 +257,6 @@ def test_bytes_of_earlier_releases_decode_for_ever(case):
 def test_there_are_fixtures_of_every_codec():
     seen = {name for case in FIXTURES for name in CODECS if name in case["stype"]}
     assert seen == CODECS.keys() - {"identity"}
-
-
-@pytest.mark.parametrize("spec", LOSSLESS + LOSSY)
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_hostile_bytes_are_refused_or_give_an_array_of_the_declared_shape(spec, data):
-    codec, x = parse(spec), noise((300,))
-    good = bytearray(codec.encode(x))
-    how = data.draw(st.sampled_from(["flip", "cut", "grow", "any"]))
-    if how == "flip":
-        for _ in range(data.draw(st.integers(1, 8))):
-            good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
-    elif how == "cut":
-        del good[data.draw(st.integers(0, len(good) - 1)) :]
-    elif how == "grow":
-        good += data.draw(st.binary(min_size=1, max_size=64))
-    else:
-        good = bytearray(data.draw(st.binary(max_size=400)))
-    try:
-        found = codec.decode(bytes(good), x.shape, x.dtype)
-    except ReplyError as error:
-        assert "\n" not in str(error)
-    else:
-        assert dense(found).shape == x.shape
-        if isinstance(found, Sparse) and len(found.positions):
-            assert 0 <= found.positions[0] <= found.positions[-1] < x.size
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=60), st.binary(max_size=60))
-def test_hostile_names_are_refused(name, data):
-    for stype in (name, f"flower_hpc:{name}"):
-        if stype not in ("numpy.ndarray", *(f"flower_hpc:{c}" for c in CODECS)):
-            with pytest.raises(ReplyError):
-                unpack(Array("float32", (30,), stype, data))
-
-
-def test_a_bomb_is_refused_before_memory_is_taken():
-    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(300_000_000))
-    unsized = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(4000))
-    tracemalloc.start()
-    for spec in ("zstd", "int8>>zstd", "topk(0.1)>>zstd", "shuffle>>zstd>>zstd"):
-        with pytest.raises(ReplyError, match="zstd: "):
-            parse(spec).decode(bomb, (1000,), np.dtype(np.float32))
-    with pytest.raises(ReplyError, match="zstd: "):
-        parse("zstd").decode(unsized, (1000,), np.dtype(np.float32))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1_000_000
-
-
-def test_codecs_that_are_not_allowed_are_refused():
-    array = pack(TopK(0.1) >> Int8(), noise())
-    assert unpack(array, ["topk", "int8"]).shape == (5000,)
-    with pytest.raises(ReplyError, match="codec topk is not allowed, allowed are int8"):
-        unpack(array, ["int8"])
-    assert unpack(pack(Identity(), noise()), ["int8"]).shape == (5000,)
 
 
 def test_a_chain_is_made_of_stages():

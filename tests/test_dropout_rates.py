@@ -102,7 +102,7 @@ def test_a_resumed_run_may_have_other_rates():
     ("values", "line"),
     [
         ({"rates": ()}, r"rates must be a list of at least one rate, got \(\)"),
-        ({"rates": 0.5}, "rates must be a list of at least one rate, got 0.5"),
+        ({"rates": "half"}, "each of dropout.s rates must be"),
         ({"rates": (1, 0)}, r"each of dropout's rates must be in \(0, 1\], got 0"),
         ({"rates": ("all",)}, r"rates must be in \(0, 1\], got 'all'"),
         ({"order": "sorted"}, "order must be one of ordered, rolling, random, got 'sorted'"),

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,43 +13,9 @@ from safetensors.numpy import load_file
 
 from flower_hpc import apps
 from flower_hpc.telemetry import read_events
+from processes import BIN, left_of, pids_of, rounds_begun
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(600)]
-BIN = Path(sys.executable).parent
-
-
-@pytest.fixture
-def shell(tmp_path):
-    """Run a program of ours in an empty folder; returns the finished process."""
-    env = os.environ | {"FLOWER_HPC_HOME": str(tmp_path / "home"), "FLWR_TELEMETRY_ENABLED": "0"}
-
-    def run(*command, **more):
-        return subprocess.run(
-            [str(BIN / command[0]), *map(str, command[1:])],
-            cwd=tmp_path,
-            env=env | more,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=500,
-        )
-
-    yield run
-    run("flower-hpc", "down")
-    assert not left_of(tmp_path)
-
-
-def left_of(folder):
-    """Processes whose command line or environment names the folder, zombies included by their parent."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if str(folder).encode() in words and int(entry.name) != os.getpid():
-            found.append(words)
-    return found
 
 
 def test_the_demo_learns_without_its_slowest_node_and_leaves_nothing(shell, tmp_path):
@@ -111,23 +76,6 @@ def test_a_wrong_value_that_only_the_server_sees_is_one_line(shell, tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "shakespeare" in done.stderr.splitlines()[-1]
-
-
-def pids_of(folder, program):
-    """Processes of a program whose environment names the folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            here = str(folder).encode() in (entry / "environ").read_bytes()
-            if here and f"/{program}\0".encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
-def rounds_begun(events):
-    return [e["round"] for e in read_events(events) if e["event"] == "round_started"]
 
 
 def test_a_run_goes_on_after_kill_9_of_superlink_serverapp_and_command(shell, tmp_path):

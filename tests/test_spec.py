@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flower_hpc.compression import Compression, Int8, TopK
 from flower_hpc.errors import ConfigError
 from flower_hpc.strategies import (
     Deadline,
@@ -23,6 +24,7 @@ from flower_hpc.strategies import (
     describe,
     from_mapping,
     parse,
+    with_default,
 )
 from flower_hpc.strategies.cutoff import AnyOf
 
@@ -117,6 +119,56 @@ def test_a_request_of_our_command_line_wins_and_names_the_run(tmp_path, monkeypa
     assert configured(context(8, strategy="deadline(1)")).settings.cutoff == Deadline(1)
 
 
+def test_compression_is_a_codec_a_chain_or_a_mapping_wherever_specs_are_taken():
+    chain = Compression(up=TopK(0.01) >> Int8())
+    for spec in (
+        "hybrid(compression=topk(0.01) >> int8)",
+        "hybrid(compression='topk(0.01) >> int8')",
+        "hybrid(compression={'up': 'topk(0.01)>>int8'})",
+        "hybrid(compression=compress(up=topk(0.01) >> int8))",
+        compose("fedbuff(k=3)", ["compression=topk(0.01) >> int8"]),
+        compose("", ["compression={'up': 'topk(0.01) >> int8'}"]),
+        from_mapping({"name": "fedprox", "compression": "topk(0.01) >> int8"}),
+        from_mapping({"name": "fedprox", "compression": {"up": "topk(0.01) >> int8"}}),
+        with_default("first_k(2) | deadline(3)", "compression", "topk(0.01) >> int8"),
+        with_default("", "compression", {"up": "topk(0.01) >> int8"}),
+    ):
+        assert parse(spec).settings.compression == chain, spec
+    assert parse("hybrid(dropout=0.5)").settings.dropout.rates == (0.5,)
+    assert parse("hybrid(dropout=[0.5, 1])").settings.dropout.rates == (1.0, 0.5)
+
+
+def test_a_federations_compression_gives_way_to_a_specs_own_and_leaves_flowers_alone():
+    for spec in ("fedavg(compression=int8)", "flower.FedAvg()", "nonsense(", "unknown()"):
+        assert with_default(spec, "compression", "topk") == spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("hybrid(compression=int8 >> topk)", "a codec must be .sparsifier."),
+        ("hybrid(compression=int8 >> 3)", "only codecs join with >>"),
+        ("hybrid(compression=deadline(3) >> int8)", "only codecs join with >>"),
+        ("hybrid(compression=topk(2))", r"ratio must be in \(0, 1\], got 2"),
+        ("hybrid(dropout=0)", r"each of dropout's rates must be in \(0, 1\], got 0"),
+        ("hybrid(dropout=0.5, control=True)", "control .SCAFFOLD. must be false"),
+        ("hybrid(dropout=0.5, inner=flower.FedAdam())", "dropout must be left out with inner="),
+        (
+            "hybrid(compression=topk, dropout=federated_dropout(0.5, 'random'))",
+            "order must be 'ordered' for a codec that sends few entries, got 'random'",
+        ),
+        (
+            "hybrid(compression={'down': 'int8', 'delta': True}, dropout=0.5)",
+            "compression's delta must be false",
+        ),
+    ],
+)
+def test_compressions_that_cannot_work_are_one_line(spec, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        parse(spec)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", [e["name"] for e in describe()])
 def test_every_name_of_the_list_is_a_spec_and_says_what_it_is(name):
     (entry,) = [e for e in describe() if e["name"] == name]
@@ -128,6 +180,8 @@ def test_every_name_of_the_list_is_a_spec_and_says_what_it_is(name):
     kind = entry["kind"]
     if kind == "estimate":
         call = f"fedqueue(estimate={call})"
+    elif kind == "codec":
+        call = f"hybrid(compression={call})"
     elif name == "compass":
         call = "hybrid(work=compass, cutoff=compass)"
     elif kind != "strategy":

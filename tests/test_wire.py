@@ -11,7 +11,7 @@ from conftest import make_app
 from flower_hpc import protocol
 from flower_hpc.client import KeepBudget, budget_of, proximal_term
 from flower_hpc.clock import VirtualClock
-from flower_hpc.compression import Identity, CompressUpdates, pack, unpack
+from flower_hpc.compression import CompressUpdates, Identity, pack, unpack
 from flower_hpc.errors import ConfigError, ReplyError
 from flower_hpc.records import add, num_bytes, read_numpy, subtract, to_array, to_record, to_weights
 from flower_hpc.transport import InProcessGrid

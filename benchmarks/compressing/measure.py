@@ -23,7 +23,7 @@ from flower_hpc.tasks import TaskOptions, Training, load
 from .results import say
 
 ID = 2**63 + 2**61  # a node's or run's id is drawn from 64 bits: nearly all take ten bytes
-SESSION = "0" * 64
+SESSION = "0" * 36  # a UUID
 WARM_UP_STEPS, LOCAL_STEPS = 20, 16
 
 
@@ -60,7 +60,7 @@ def reply_of(arrays: ArrayRecord) -> Message:
 
 
 def wire_bytes(message: Message) -> int:
-    """All requests by which a SuperNode pushes a message to the SuperLink, as Flower's connection makes them."""
+    """All requests by which a SuperNode pushes a message, made as Flower's connection makes them."""
     node = Node(node_id=ID)
     with no_object_id_recompute():  # as Flower does before it pushes
         objects, tree = get_all_nested_objects(message), get_object_tree(message)
@@ -76,4 +76,5 @@ def wire_bytes(message: Message) -> int:
             )
             for name, x in objects.items()
         )
-        return first.ByteSize() + sum(push.ByteSize() for push in pushes)
+        total: int = first.ByteSize() + sum(push.ByteSize() for push in pushes)
+        return total

@@ -1,4 +1,4 @@
-"""Other ways to write an update: Flower's own, NumPy's cast, zstd, and blosc2 and zfpy where they are installed."""
+"""Other ways to write an update: Flower's, NumPy's cast, zstd; blosc2 and zfpy where they are installed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

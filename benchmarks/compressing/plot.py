@@ -8,6 +8,7 @@ import numpy as np
 from .accuracy import SETTINGS
 
 SMOOTH = 3  # rounds
+OFF = ", no feedback"
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
@@ -28,8 +29,9 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
         accuracy = 100 * np.mean([r["accuracy"][1:] for r in mine], axis=0)
         accuracy = np.array([accuracy[max(0, i + 1 - SMOOTH) : i + 1].mean() for i in range(len(accuracy))])
         sent = np.cumsum(np.mean([r["wire_bytes"] for r in mine], axis=0)) / 1e6
-        color = f"C{[n for n in SETTINGS if 'no feedback' not in n].index(name.removesuffix(', no feedback'))}"
-        style = {"color": color, "ls": "--" if "no feedback" in name else "-", "lw": 1.3}
+        codec = name.removesuffix(OFF)
+        color = f"C{[n for n in SETTINGS if OFF not in n].index(codec)}"
+        style = {"color": color, "ls": "-" if name == codec else "--", "lw": 1.3}
         left.plot(range(1, len(accuracy) + 1), accuracy, label=name, **style)
         right.plot(sent, accuracy, **style)
     left.set(xlabel="round", ylabel=f"test accuracy, %, mean of {SMOOTH} rounds")

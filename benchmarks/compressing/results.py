@@ -17,7 +17,8 @@ class Results:
 
     def get(self, section: str) -> list[dict[str, Any]]:
         """What is there."""
-        return self._read().get(section, [])
+        rows: list[dict[str, Any]] = self._read().get(section, [])
+        return rows
 
     def put(self, section: str, rows: list[dict[str, Any]]) -> None:
         """Replace a section."""
@@ -28,7 +29,8 @@ class Results:
         self._change(lambda found: found | {section: [*found.get(section, []), row]})
 
     def _read(self) -> dict[str, Any]:
-        return json.loads(self._path.read_text()) if self._path.exists() else {}
+        found: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        return found
 
     def _change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

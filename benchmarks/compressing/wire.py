@@ -11,7 +11,7 @@ from flower_hpc.compression.update import decode, encode_update
 from flower_hpc.records import NDArray, Weights, densify
 
 from .measure import best, reply_of, trained_update, wire_bytes
-from .peers import peers
+from .peers import Peer, peers
 from .results import say
 
 OURS = (
@@ -51,7 +51,7 @@ def measure_bytes() -> list[dict[str, Any]]:
             continue
         say(name)
 
-        def back(record: ArrayRecord, peer: Any = peer) -> Weights:
+        def back(record: ArrayRecord, peer: Peer = peer) -> Weights:
             return peer.decode(record, update)
 
         rows.append(measured(name, update, peer.encode, back, rows))
@@ -109,16 +109,19 @@ def show_bytes(rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     print("\nA ResNet-18's update on the wire: 16 steps of a CIFAR-10 node with two classes")
-    print(f"{'':39}{'MB':>9}{'ratio':>8}{'encode GB/s':>13}{'of copy':>9}{'decode GB/s':>13}{'of copy':>9}{'error':>10}")
+    print(
+        f"{'':38}{'MB':>8}{'ratio':>9}{'encode GB/s':>13}{'of copy':>9}"
+        f"{'decode GB/s':>13}{'of copy':>9}{'error':>9}"
+    )
     for r in rows:
         if not r.get("installed", True):
-            print(f"{r['name']:39}   not installed")
+            print(f"{r['name']:38}   not installed")
         elif "error" not in r:
-            print(f"{r['name']:39}{r['mb']:>9.3f}{r['ratio']:>7.1f}x")
+            print(f"{r['name']:38}{r['mb']:>8.3f}{r['ratio']:>8.1f}x")
         else:
             print(
-                f"{r['name']:39}{r['mb']:>9.3f}{r['ratio']:>7.1f}x{r['encode_gb_s']:>13.3f}"
-                f"{r['encode_of_copy']:>9.3f}{r['decode_gb_s']:>13.3f}{r['decode_of_copy']:>9.3f}{r['error']:>10.2g}"
+                f"{r['name']:38}{r['mb']:>8.3f}{r['ratio']:>8.1f}x{r['encode_gb_s']:>13.3f}"
+                f"{r['encode_of_copy']:>9.3f}{r['decode_gb_s']:>13.3f}{r['decode_of_copy']:>9.3f}{r['error']:>9.2g}"
             )
     ratios = {r["name"]: r["ratio"] for r in rows}
     for name, bar in BARS.items():

@@ -34,7 +34,7 @@ class FederatedDropout:
 
     Parameters
     ----------
-    rates : sequence of float
+    rates : float or sequence of float
         To choose from, each in (0, 1]; default 1, 0.5 and 0.25. One alone is everybody's.
     order : str
         Which units: ``ordered`` (default), the first ones; ``rolling``, a window that moves by one unit a
@@ -52,15 +52,17 @@ class FederatedDropout:
     by: str = "profile"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rates, list | tuple) or not self.rates:
+        given: Any = self.rates  # one rate is taken as well
+        rates = list(given) if isinstance(given, list | tuple) else [given]
+        if not rates:
             raise ConfigError(f"dropout's rates must be a list of at least one rate, got {self.rates!r}")
-        for rate in self.rates:
+        for rate in rates:
             positive("each of dropout's rates", rate, most=1.0)
         for what, value, allowed in (("order", self.order, ORDERS), ("by", self.by, BYS)):
             if value not in allowed:
                 raise ConfigError(f"dropout's {what} must be one of {', '.join(allowed)}, got {value!r}")
         # specs have lists; equal policies are equal
-        object.__setattr__(self, "rates", tuple(sorted({float(r) for r in self.rates}, reverse=True)))
+        object.__setattr__(self, "rates", tuple(sorted({float(r) for r in rates}, reverse=True)))
 
     @classmethod
     def of(cls, value: object) -> "FederatedDropout | None":
@@ -73,7 +75,7 @@ class FederatedDropout:
         """
         if value is None or isinstance(value, cls):
             return value
-        return cls(rates=value if isinstance(value, list | tuple) else [value])  # type: ignore[list-item]
+        return cls(rates=value)  # type: ignore[arg-type]  # checked there
 
     @property
     def profiles(self) -> bool:

@@ -79,6 +79,7 @@ KINDS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "estimate": {"ewma": Ewma, "quantile": Quantile},
     "dropout": {"federated_dropout": FederatedDropout},
+    "compression": {"compress": Compression},
     "codec": CODECS,
 }
 NAMES = {name: make for kind in KINDS.values() for name, make in kind.items()}

@@ -127,8 +127,8 @@ def rounds_table(result: dict[str, Any]) -> Table:
     table.add_column("cut")
     table.add_column("late")
     table.add_column("refused")
-    table.add_column("MB up", justify="right")
-    table.add_column("MB down", justify="right")
+    table.add_column("MB up", justify="right", no_wrap=True)
+    table.add_column("MB down", justify="right", no_wrap=True)
     for row in result["rounds"]:
         table.add_row(
             str(row["round"]),
@@ -146,10 +146,10 @@ def rounds_table(result: dict[str, Any]) -> Table:
 
 
 def megabytes(row: Mapping[str, Any], way: str) -> str:
-    """Megabytes up or down, and how many times less than with full, exact models, where that is so."""
+    """Megabytes up or down, and which part of what full, exact models take, where it is less."""
     size, full = row[f"bytes_{way}"], row.get(f"bytes_{way}_full", 0)
-    less = f" ({full / size:.3g}x less)" if size and full / size >= LEAST_TOLD else ""
-    return f"{size / MB:.2f}{less}"
+    times = full / size if size else 1.0
+    return f"{size / MB:.2f}" if times < LEAST_TOLD else f"{size / MB:.2g} (1/{times:.0f})"
 
 
 def _number(value: float | None, form: str) -> str:
