@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,4 +64,4 @@ def test_a_supernode_killed_mid_run_goes_on_with_its_residual(shell, tmp_path):
 
 
 def cmdline(pid):
-    return open(f"/proc/{pid}/cmdline", "rb").read()
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

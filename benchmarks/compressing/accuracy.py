@@ -25,13 +25,12 @@ SMALL = 100  # not 1000: the model is a hundredth of what the default is made fo
 BASELINE = "uncompressed"
 SETTINGS: dict[str, dict[str, Any]] = {
     BASELINE: {},
-    "topk(0.05)>>int8": {"up": "topk(0.05)>>int8"},
-    "topk(0.05)>>int8, no feedback": {"up": "topk(0.05)>>int8", "feedback": False},
+    "int8": {"up": "int8"},
+    "topk(0.1)>>int8": {"up": "topk(0.1)>>int8"},
+    "topk(0.1)>>int4": {"up": "topk(0.1)>>int4"},
+    "topk(0.1)>>int4, no feedback": {"up": "topk(0.1)>>int4", "feedback": False},
     "topk(0.01)>>int8": {"up": "topk(0.01)>>int8"},
     "topk(0.01)>>int8, no feedback": {"up": "topk(0.01)>>int8", "feedback": False},
-    "topk(0.1)>>int4": {"up": "topk(0.1)>>int4"},
-    "topk(0.1)>>int8": {"up": "topk(0.1)>>int8"},
-    "int8": {"up": "int8"},
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "decay=0.9": {"decay": 0.9},
@@ -41,7 +40,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 TRIALS: dict[str, dict[str, Any]] = {
     f"{up}, {words}": {"up": up} | change
-    for up in ("topk(0.05)>>int8", "topk(0.01)>>int8")
+    for up in ("topk(0.1)>>int4", "topk(0.01)>>int8")
     for words, change in CHANGES.items()
 } | {f"topk({ratio},scope=array)>>int8": {"up": f"topk({ratio},scope=array)>>int8"} for ratio in (0.05, 0.01)}
 
@@ -52,7 +51,7 @@ class Plan:
 
     rounds: int = 40
     steps: int = 32
-    lr: float = 0.05
+    lr: float = 0.1
     batch_size: int = 8
     classes: int = 3
 
