@@ -130,6 +130,13 @@ def test_residuals_survive_from_message_to_message(app, tmp_path, monkeypatch, o
     assert bool(list(tmp_path.rglob("*.safetensors"))) == on_disk
 
 
+def test_what_an_earlier_codec_left_is_sent_by_the_next(app, tmp_path, monkeypatch):
+    monkeypatch.setenv(protocol.NODE_STATE_ENV, str(tmp_path))
+    first, _ = ask(app, node(), "t1")
+    second, _ = ask(app, node(), "t2", received=["t1"], how=Compression())
+    np.testing.assert_allclose(first + second, 2 * TARGETS[0], rtol=1e-6)
+
+
 def test_a_lost_update_is_sent_again(app, tmp_path, monkeypatch):
     monkeypatch.setenv(protocol.NODE_STATE_ENV, str(tmp_path))
     exact = Compression(up=TopK(0.5))

@@ -66,8 +66,7 @@ class ErrorBounded(ValueCodec):
         grid = np.zeros(count, np.int32)
         if step > 0 and count:
             self._unpack(data[HEAD.size :], grid)
-        with np.errstate(over="ignore"):
-            values: NDArray = (grid * step).astype(dtype)
+        values: NDArray = (grid * step).astype(dtype)
         return values
 
     def _unpack(self, data: bytes, grid: NDArray) -> None:

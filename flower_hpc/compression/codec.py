@@ -99,6 +99,7 @@ class Codec(ABC):
             data = packer.compress(data)
         return data
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite is for the receiver to refuse
     def decode(self, data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> NDArray | Sparse:
         """Read what :meth:`encode` wrote; what a sparsifier chose comes back as :class:`Sparse`.
 

@@ -110,13 +110,15 @@ class CompressUpdates:
             return to_record(update), ""  # for the server to refuse; nothing of it is kept
         ticket, seed = str(config.get(TICKET, "")), f"{config.get(RUN)}/{config.get(VERSION)}/{keeping.node}"
         # where other coordinates are trained in each round, what is kept would be added to the wrong ones
-        if not how.remembers or not ticket or config.get(MOVING) is True:
+        useful = how.feedback and ticket and config.get(MOVING) is not True
+        kept = keeping.load(RESIDUAL) if useful else None
+        if not useful or (kept is None and not how.remembers):  # an earlier codec may have left something
             return encode_update(update, how, seed), ""
-        feedback = Feedback(**(keeping.load(RESIDUAL) or {}))
+        feedback = Feedback(**(kept or {}))
         feedback.hear(texts(config.get(RECEIVED)), texts(config.get(WAITING)))
         record = feedback.send(update, how, ticket, seed)
-        kept = keeping.save(RESIDUAL, feedback.to_tree())
-        return record, ticket if kept else ""
+        saved = keeping.save(RESIDUAL, feedback.to_tree())
+        return record, ticket if saved else ""
 
 
 def difference(new: Weights, base: Weights) -> Weights | None:
