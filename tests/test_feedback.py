@@ -235,7 +235,7 @@ def test_a_late_update_that_its_node_took_back_is_dropped(tmp_path):
     assert not any(e.get("given_back") for e in events(tmp_path, "reply_late"))
 
 
-def cut_runs(feedback, acked=True, rounds=300):
+def cut_runs(feedback, acked=True, rounds=200):
     """A deadline cuts 30 % of the replies, all of three nodes; the fixed point is the mean of the targets."""
     rng = np.random.default_rng(7)
     slow = {(i, r): i < 3 and rng.random() < 0.8 for i in range(8) for r in range(rounds + 9)}

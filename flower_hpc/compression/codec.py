@@ -94,7 +94,8 @@ class Codec(ABC):
         if sparse is not None:
             positions, flat = sparse.split(flat, seed, keep)
             head = HEAD.pack(len(positions)) + positions
-        data = head + values.write(flat, seed)
+        data = values.write(flat, seed)
+        data = head + data if head else data
         for packer in packers:
             data = packer.compress(data)
         return data

@@ -26,11 +26,13 @@ def write_positions(positions: NDArray, size: int) -> bytes:
     guess = max(0, int(np.log2(max(1.0, 0.69 * size / count))))
     costs = {b: count * b + count + int((gaps >> b).sum()) for b in {0, max(0, guess - 1), guess, guess + 1}}
     low = min(costs, key=costs.__getitem__)
-    bits = (gaps[:, None] >> np.arange(low)) & 1 if low else np.zeros((0, 0))
+    bits = np.empty((count, low), np.uint8)
+    for place in range(low):
+        bits[:, place] = (gaps >> place) & 1
     ends = np.cumsum((gaps >> low) + 1) - 1
     unary = np.zeros(int(ends[-1]) + 1, np.uint8)
     unary[ends] = 1
-    head = HEAD.pack(count, low) + np.packbits(bits.astype(np.uint8).reshape(-1)).tobytes()
+    head = HEAD.pack(count, low) + np.packbits(bits.reshape(-1)).tobytes()
     return head + np.packbits(unary).tobytes()
 
 

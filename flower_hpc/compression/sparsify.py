@@ -15,7 +15,8 @@ from .positions import most_bytes, read_positions, write_positions
 
 SCOPES = ("model", "array")
 SAMPLED = 1 << 16  # arrays larger than this are cut at a threshold from a sample first
-SAMPLE = 1 << 14
+SAMPLE = 1 << 15
+BLOCK = 1 << 17
 RANDOM_HEAD = struct.Struct("<QQ")  # count, key
 
 
@@ -147,23 +148,33 @@ def largest(x: NDArray, count: int) -> NDArray:
     size = x.size
     if count >= size:
         return np.arange(size)
-    magnitude = np.abs(x if x.dtype.kind == "f" else x.astype(np.float32))
-    found = None
-    if size > SAMPLED:
-        sample = magnitude[:: size // SAMPLE]
-        # a little lower than the sample says: too few would mean to begin again
-        rank = int(count / size * len(sample) + 4 * np.sqrt(count / size * len(sample)) + 8)
-        if rank < len(sample):
-            low = np.partition(sample, len(sample) - rank)[len(sample) - rank]
-            found = np.flatnonzero(magnitude >= low)
-            if len(found) < count:
-                found = None
-    candidates = magnitude if found is None else magnitude[found]
-    cut = np.partition(candidates, candidates.size - count)[candidates.size - count]
-    keep = candidates > cut
-    ties = np.flatnonzero(candidates == cut)
+    found = _candidates(x, count) if size > SAMPLED else None
+    magnitude = _magnitude(x if found is None else x[found])
+    cut = np.partition(magnitude, magnitude.size - count)[magnitude.size - count]
+    keep = magnitude > cut
+    ties = np.flatnonzero(magnitude == cut)
     keep[ties[: count - np.count_nonzero(keep)]] = True
     return np.flatnonzero(keep) if found is None else found[keep]
+
+
+def _candidates(x: NDArray, count: int) -> NDArray | None:
+    """Positions of somewhat more than the ``count`` largest, by a threshold from a sample; None if it fails."""
+    sample = _magnitude(x[:: x.size // SAMPLE])
+    expected = count / x.size * len(sample)
+    # a little lower than the sample says: too few would mean to begin again
+    rank = int(expected + 4 * np.sqrt(expected) + 8)
+    if rank >= len(sample):
+        return None
+    low = np.partition(sample, len(sample) - rank)[len(sample) - rank]
+    # in blocks: a copy of all magnitudes costs more than the rest
+    starts = range(0, x.size, BLOCK)
+    parts = [np.flatnonzero(_magnitude(x[i : i + BLOCK]) >= low) + i for i in starts]
+    found = np.concatenate(parts)
+    return found if len(found) >= count else None
+
+
+def _magnitude(x: NDArray) -> NDArray:
+    return np.abs(x if x.dtype.kind == "f" else x.astype(np.float32))
 
 
 def _stretches(count: int, size: int) -> tuple[NDArray, NDArray]:
