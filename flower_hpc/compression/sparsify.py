@@ -174,7 +174,8 @@ def _candidates(x: NDArray, count: int) -> NDArray | None:
 
 
 def _magnitude(x: NDArray) -> NDArray:
-    return np.abs(x if x.dtype.kind == "f" else x.astype(np.float32))
+    found: NDArray = np.abs(x if x.dtype.kind == "f" else x.astype(np.float32))
+    return found
 
 
 def _stretches(count: int, size: int) -> tuple[NDArray, NDArray]:
