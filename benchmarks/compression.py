@@ -6,8 +6,8 @@ bytes     The update of a really trained CIFAR-10 ResNet-18 (44.7 MB), through o
 speed     The codecs on single arrays against ``x.copy()`` of the same array, and the server's running mean of
           sparse updates against dense ones.
 accuracy  CIFAR-10 on 20 nodes of three classes each, really trained, all of them in each round. Accuracy is
-          the mean over the last five rounds, on all 10,000 test images (on 1000 before). A setting that the
-          JSON file has already is not run again, so that a run that was cut goes on.
+          the mean over the last five rounds, on 5000 test images (on 500 before). A setting that the JSON
+          file has already is not run again, so that a run that was cut goes on.
 
     export FLOWER_HPC_DATA=<folder with cifar10/> OMP_NUM_THREADS=1
     nice uv run --with blosc2 --with zfpy python benchmarks/compression.py [--only bytes|speed|accuracy]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -55,6 +56,7 @@ Update = Mapping[str, NDArray | Sparse]
 NUMPY_STYPE = "numpy.ndarray"
 """Flower's own serialization: the bytes of ``np.save``."""
 
+USUAL_HEADER = 128  # bytes, of arrays of few dimensions
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -90,20 +92,39 @@ def read_numpy(array: Array) -> NDArray:
     """
     if array.stype != NUMPY_STYPE:
         raise ReplyError(f"unknown serialization {array.stype!r}, expected {NUMPY_STYPE!r}")
-    stream = BytesIO(array.data)  # shares the bytes until someone writes
     try:
-        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+        shape, fortran, dtype, offset = _header(array.data)
     except Exception as error:  # NumPy's parser raises what it likes on hostile bytes
         raise ReplyError(f"array bytes have no NumPy header: {error}") from error
     if tuple(array.shape) != shape or str(dtype) != array.dtype or dtype.hasobject:
         raise ReplyError(f"array is declared as {array.dtype} {tuple(array.shape)} but holds {dtype} {shape}")
-    count, offset = int(np.prod(shape, dtype=object)), stream.tell()
+    count = int(np.prod(shape, dtype=object))
     if len(array.data) - offset != count * dtype.itemsize:
         raise ReplyError(f"array of {dtype} {shape} holds {len(array.data) - offset} bytes")
     if count == 0:
         return np.zeros(shape, dtype)
     flat = np.frombuffer(array.data, dtype, count, offset)
     return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, order, dtype, and where the values begin."""
+    # a model has a hundred small arrays with few headers, and NumPy compiles each one as Python
+    usual = data[:USUAL_HEADER]
+    if usual[:8] == b"\x93NUMPY\x01\x00" and int.from_bytes(usual[8:10], "little") == USUAL_HEADER - 10:
+        return _parsed(usual)
+    return _parse_header(data)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    return _parse_header(header)
+
+
+def _parse_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    stream = BytesIO(data)  # shares the bytes until someone writes
+    shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+    return shape, fortran, dtype, stream.tell()
 
 
 def to_bytes(weights: Weights) -> bytes:

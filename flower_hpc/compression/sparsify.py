@@ -158,7 +158,7 @@ def largest(x: NDArray, count: int) -> NDArray:
 
 
 def _candidates(x: NDArray, count: int) -> NDArray | None:
-    """Positions of somewhat more than the ``count`` largest, by a threshold from a sample; None if it fails."""
+    """Positions of a few more than the ``count`` largest, by a threshold from a sample; None if it fails."""
     sample = _magnitude(x[:: x.size // SAMPLE])
     expected = count / x.size * len(sample)
     # a little lower than the sample says: too few would mean to begin again
