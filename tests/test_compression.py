@@ -8,13 +8,13 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressed import SIZE, TARGETS, events, run
+from compressed import SIZE, TARGETS, distance, events, model, run
 from conftest import grid_of, stepping
 from flower_hpc.compression import Compression, CompressUpdates, Int8
 from flower_hpc.compression.update import decode, encode_update
 from flower_hpc.errors import ConfigError
-from flower_hpc.records import Sparse, densify
-from flower_hpc.strategies import HybridStrategy
+from flower_hpc.records import Sparse, densify, to_weights
+from flower_hpc.strategies import HybridStrategy, parse, with_default
 from flower_hpc.strategies.loop.mean import StreamingMean
 
 
@@ -147,3 +147,34 @@ def test_bytes_are_told_before_and_after(tmp_path):
     assert less[0] == 1
     assert min(less[1:]) > 3.5
     assert result["bytes_up"] == sum(row["bytes_up"] for row in result["rounds"])
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "fedprox(mu=0.1)",
+        "fedpa",
+        "fedasync",
+        "fedbuff(k=3)",
+        "fedcompass",
+        "fedqueue(sync_s=5, safety_s=1)",
+        "fednova",
+        "hybrid(weighting=by_loss, selection=oort, refill=True, cutoff=first_k(3))",
+    ],
+)
+def test_every_strategy_takes_compressed_updates(spec, tmp_path):
+    metrics = {"num-examples": 1, "num-steps": 5, "train-s": 1.0, "train-loss": 1.0, "train-loss-rms": 1.0}
+
+    def reply_of(partition, received):
+        return {"w": received["w"] + np.float32(0.02) * (TARGETS[partition] - received["w"])}, metrics
+
+    how = {"up": "topk(0.2) >> int8", "down": "topk(0.2)", "delta": True}
+    strategy = parse(with_default(spec, "compression", how))
+    strategy.record_as("r", tmp_path)
+    grid = grid_of(reply_of, [1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 3.0, 9.0], [CompressUpdates()])
+    result = strategy.start(grid, model(), num_rounds=20)
+    assert distance(to_weights(result.arrays)) < 1
+    assert events(tmp_path, "aggregated")
+    assert not events(tmp_path, "reply_refused") + events(tmp_path, "reply_failed")
+    told = json.loads((tmp_path / "result.json").read_text())
+    assert told["bytes_up"] < told["bytes_up_full"] / 8
