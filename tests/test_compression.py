@@ -82,9 +82,12 @@ def test_a_compression_that_loses_nothing_changes_nothing(tmp_path):
         np.testing.assert_allclose(packed["w"], plain["w"], rtol=1e-5, atol=1e-6)
 
 
-def test_nodes_without_the_mod_take_part():
+def test_nodes_without_the_mod_take_part(caplog):
     asked, plain = (run(grid_of(stepping(TARGETS, 0.3), 8), **o) for o in ({"compression": "int8"}, {}))
     np.testing.assert_array_equal(asked["w"], plain["w"])
+    told = [r.getMessage() for r in caplog.records if "CompressUpdates" in r.getMessage()]
+    assert len(told) == 8  # once a node
+    assert told[0].endswith("sends full weights: its app lacks the mod CompressUpdates")
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,6 +9,7 @@ from ..ledger import Usual
 from ..options import Settings
 from ..weighting import metric
 from .collect import Flight
+from .log import LOG
 from .replies import Reply, read_reply
 from .submodels import Submodels
 
@@ -26,6 +27,7 @@ class Reader:
 
     def __init__(self, settings: Settings, submodels: Submodels | None) -> None:
         self._settings, self._submodels = settings, submodels
+        self._uncompressed: set[str] = set()
 
     def read(
         self, message: Message, flight: Flight, model: Weights, base: Weights | None, usual: Usual
@@ -50,6 +52,8 @@ class Reader:
             reply = read_reply(message, like, flight.version, settings.weighting, usual, accept)
             if settings.normalise_steps and self.steps(reply) == 0:
                 raise ReplyError(f"its {NUM_STEPS!r} is 0, must be > 0")
+            if settings.compression.up.stages and not reply.is_update:
+                self._tell(flight.node.name)
             if parts:
                 wide = parts.widen(reply.arrays, reply.is_update, flight, base)
                 reply = Reply(dict(wide), True, reply.weight, reply.metrics)
@@ -58,6 +62,11 @@ class Reader:
             raise
         except Exception as error:  # hostile bytes may break any parser: that is the node's fault
             raise ReplyError(f"it cannot be read: {type(error).__name__}: {error}") from error
+
+    def _tell(self, node: str) -> None:
+        if node not in self._uncompressed:
+            self._uncompressed.add(node)
+            LOG.warning("node %s sends full weights: its app lacks the mod CompressUpdates", node)
 
     def steps(self, reply: Reply) -> float:
         """What the reply's update is divided by; 1 unless steps are normalised."""
