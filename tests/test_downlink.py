@@ -2,6 +2,7 @@
 
 
 import numpy as np
+import pytest
 
 from compressed import MEAN, SIZE, TARGETS, distance, events, run
 from conftest import grid_of, stepping, weights
@@ -78,3 +79,17 @@ def test_small_models_travel_as_they_are():
     grid = grid_of(stepping([1.0, 2.0, 3.0]), 3, [CompressUpdates()])
     w = run(grid, 2, arrays=weights(), compression={"up": "topk(0.1) >> int8", "down": "int8"})
     np.testing.assert_allclose(w["w"], 2.0)
+
+
+@pytest.mark.parametrize("up", ["topk(0.1) >> int8", "randomk(0.2) >> int8(64, stochastic)"])
+def test_a_resumed_run_is_that_of_one_that_was_never_stopped(tmp_path, up):
+    """Residuals and delivery notes go on; the model that nodes were led to is part of the checkpoint."""
+    how = {"up": up, "down": "topk(0.2)", "delta": True}
+    options = {"compression": how, "run_name": "r"}
+    whole = run(grid_of(stepping(TARGETS, 0.1), 4, [CompressUpdates()]), 8, run_dir=tmp_path / "a", **options)
+    grid = grid_of(stepping(TARGETS, 0.1), 4, [CompressUpdates()])
+    run(grid, 5, run_dir=tmp_path / "b", **options)
+    again = run(grid, 8, run_dir=tmp_path / "b", resume=True, **options)
+    np.testing.assert_array_equal(again["w"], whole["w"])
+    resumed = [e for e in events(tmp_path / "b", "sent") if e["round"] == 6]
+    assert {e["bytes_down"] for e in resumed} == {SIZE * 4 + 128}  # of what they hold nothing is known
