@@ -63,9 +63,8 @@ def main() -> None:
     if "accuracy" in sections:
         if not args.show:
             compare(results, plan, args.settings, args.seeds)
-        runs = [run for run in results.get("accuracy") if plan.made(run)]
-        show_accuracy(runs)
-        draw([run for run in runs if run["setting"] in SETTINGS], args.json.with_suffix(".svg"))
+        show_accuracy(plan, results.get("accuracy"))
+        draw([run for run in results.get("accuracy") if plan.made(run)], args.json.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ GRADIENT_VARIANCE = "gradient-variance"  # of the batch gradients around their m
 
 # in a train message's ConfigRecord
 RUN = "flower-hpc.run"
+RUN_KEY = "flower-hpc.run-key"  # under which a node keeps what it keeps; the run's name, if it has one
 VERSION = "flower-hpc.version"
 DEADLINE_S = "flower-hpc.deadline-s"
 REPLY_AS = "flower-hpc.reply-as"
@@ -70,6 +71,7 @@ NUM_PARTITIONS = "num-partitions"
 STATE_ENV = "FLOWER_HPC_STATE"
 NODE_STATE_ENV = "FLOWER_HPC_NODE_STATE"  # on a SuperNode: its own folder
 DATA_ENV = "FLOWER_HPC_DATA"
+UNNAMED = "unnamed-"  # run keys of runs without a name
 RESIDUALS = "residuals"  # in the node's folder: <node>/<run>/, what it keeps of its updates
 
 

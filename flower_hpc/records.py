@@ -6,6 +6,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
@@ -197,6 +198,11 @@ def densify(update: Update) -> Weights:
 def is_inexact(x: NDArray | Sparse) -> bool:
     """True for real and complex floating-point arrays, bfloat16 (of ml_dtypes) among them."""
     return bool(np.issubdtype(x.dtype, np.inexact)) or x.dtype.name == "bfloat16"
+
+
+def largest_of(dtype: np.dtype[Any]) -> float:
+    """The largest finite value of a floating-point dtype."""
+    return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
 
 
 def is_real_float(x: NDArray | Sparse) -> bool:

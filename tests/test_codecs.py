@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
-from flower_hpc.compression import CODECS, Chain, Identity, Int8, TopK, Zstd, pack, parse, unpack
+from flower_hpc.compression import CODECS, Chain, Compression, Identity, Int8, TopK, Zstd, pack, parse, unpack
 from flower_hpc.compression.positions import read_positions, write_positions
+from flower_hpc.compression.update import Seed, decode, encode_update
 from flower_hpc.errors import ConfigError
-from flower_hpc.records import dense
+from flower_hpc.records import dense, values_of
 
 LOSSLESS = ["raw", "zstd", "zstd(19)", "shuffle>>zstd", "shuffle(8)>>zstd(1)", "raw>>shuffle(2)"]
 LOSSY = [
@@ -146,6 +147,18 @@ def test_stochastic_codecs_are_unbiased_over_500_seeds(spec):
     assert far > 0
 
 
+def test_random_entries_are_the_same_for_all_nodes_of_a_round_and_rounding_is_not():
+    update = {"w": noise((4000,))}
+    places, values = [], []
+    for node in "ab":
+        how = Compression(up="randomk(0.1) >> int8(64, stochastic)")
+        found = decode(encode_update(update, how, Seed(f"r/1/{node}", "r/1")))["w"]
+        places.append(found.positions)
+        values.append(found.values)
+    np.testing.assert_array_equal(*places)
+    assert (values[0] != values[1]).any()
+
+
 def test_equal_seeds_give_equal_bytes_and_other_seeds_others():
     for spec in ("int8(16,stochastic)", "randomk(0.1)"):
         codec, x = parse(spec), noise()
@@ -195,11 +208,13 @@ def test_stages_join_with_shift_operators():
         ("int8(4)", r"bucket must be a whole number in \[8, 1048576\], got 4"),
         ("int8(1024, up)", "rounding must be one of nearest, stochastic, got 'up'"),
         ("zstd(99)", r"level must be a whole number in \[1, 22\], got 99"),
-        ("zstd >> int8", "a codec must be .sparsifier. >> .value codec. >> .byte codecs., got zstd"),
+        ("zstd >> int8", "a codec must be .sparsifier. >> .value codec. >> .byte codecs., each once, got zstd"),
         ("int8 >> int4", "a codec must be"),
         ("topk >> topk", "a codec must be"),
         ("identity >> zstd", "a codec must be made of codecs other than identity"),
         ("int8" + " >> zstd" * 4, "at most 4 stages, got 5"),
+        ("zstd >> zstd", "each once, got zstd"),
+        ("topk(ratio=0.1, ratio=0.2)", "ratio is given twice"),
         ("error_bounded(-1)", "tolerance must be a number > 0, got -1"),
         ("randomk(0.1, -1)", r"seed must be a whole number in \[0, 2\^63\), got -1"),
         ("__import__('os')", "is unknown"),
@@ -224,6 +239,11 @@ def test_what_a_codec_cannot_write_travels_exactly():
     for spec in ("float16", "int8", "topk(0.5)>>float16"):
         x = np.full(5000, 1e200 if spec == "int8" else 1e6)
         np.testing.assert_array_equal(unpack(pack(parse(spec), x)), x)
+    for spec in LOSSY:
+        for dtype in DTYPES:
+            ends = np.full(5000, ml_dtypes.finfo(dtype).max, dtype)
+            ends[1::2] *= -1
+            assert np.isfinite(values_of(unpack(pack(parse(spec), ends))).astype(np.float64)).all()
     assert pack(Identity(), noise()).stype == "numpy.ndarray"
     bf16 = noise((30, 3), ml_dtypes.bfloat16)
     np.testing.assert_array_equal(unpack(pack(Identity(), bf16)), bf16)

@@ -29,7 +29,8 @@ def test_small_arrays_statistics_and_integers_travel_exactly_unless_a_rule_says_
         "mask": np.ones(5000, bool),
         "wave": np.ones(5000, np.complex64),
     }
-    how = Compression(up=Int8(), rules={"head.*": "topk(0.5)", "conv.bias": "float16"})
+    rules = {"head.*": "topk(0.5)", "conv.bias": "float16", "table": "topk", "wave": "topk", "bn.*": "topk"}
+    how = Compression(up=Int8(), rules=rules)
     stypes = {name: array.stype for name, array in encode_update(arrays, how).items()}
     assert stypes.pop("conv.weight") == "flower_hpc:int8(1024,nearest)"
     assert stypes.pop("head.weight") == "flower_hpc:topk(0.5,model)"
@@ -53,6 +54,8 @@ def test_small_arrays_statistics_and_integers_travel_exactly_unless_a_rule_says_
         ({"decay": 1.5}, r"decay must be in \[0, 1\], got 1.5"),
         ({"momentum": 1}, r"momentum must be in \[0, 1\), got 1"),
         ({"small": -1}, "small must be a whole number >= 0, got -1"),
+        ({"accept": 5}, "accept must be a list of names of codecs, got 5"),
+        ({"momentum": 0.5, "rules": {"a": "randomk(0.1, 0, true)"}}, "takes neither delta nor momentum"),
         ({"accept": ["gzip"]}, "accept must be of identity, raw"),
         ({"up": "topk >> int8", "accept": ["int8"]}, "missing topk"),
         ({"rules": "x"}, "rules must map patterns to codecs, got 'x'"),

@@ -109,6 +109,13 @@ def test_parts_are_compressed_too(tmp_path):
     assert all(e["bytes_down"] < e["bytes_down_full"] for e in sent)
 
 
+def test_nodes_that_read_no_codecs_get_their_part_exactly(tmp_path):
+    grid = InProcessGrid(app_of(), 2)
+    w = trained(grid, rounds=3, dropout=0.5, compression={"down": "int8(8)", "small": 0}, run_dir=tmp_path)
+    np.testing.assert_array_equal(w["b.weight"][:4, :4], 4.5)
+    assert not events(tmp_path, "reply_failed")
+
+
 def test_a_reply_of_another_part_is_refused(tmp_path):
     app = ClientApp(mods=[CompressUpdates()])
 

@@ -1,4 +1,4 @@
-"""What nodes keep of their updates and take back, and how they hear what became of them."""
+"""What nodes keep of their updates and take back: error feedback, and its state on their disks."""
 
 import os
 import time
@@ -10,18 +10,18 @@ from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressed import SIZE, TARGETS, distance, events, model, run
+from compressed import SIZE, TARGETS, distance, model, run
 from conftest import grid_of, make_app, stepping
 from flower_hpc import protocol
 from flower_hpc.compression import Compression, CompressUpdates, Int8, TopK
 from flower_hpc.compression.feedback import Feedback
 from flower_hpc.compression.keeping import Keeping, run_folder
-from flower_hpc.compression.update import decode
+from flower_hpc.compression.update import Seed, decode
 from flower_hpc.errors import ConfigError
 from flower_hpc.records import densify, to_weights
-from flower_hpc.strategies import Deadline, Discard, FirstK, HybridStrategy
-from flower_hpc.strategies.loop.acks import Acks
-from flower_hpc.transport import InProcessGrid, InProcessNode
+from flower_hpc.storage import save_tree
+from flower_hpc.strategies import HybridStrategy
+from flower_hpc.transport import InProcessGrid
 
 
 @settings(max_examples=50, deadline=None)
@@ -35,7 +35,7 @@ def test_nothing_is_lost_whatever_becomes_of_updates(arrives, seed):
         update = {"w": rng.normal(size=500).astype(np.float32)}
         total += update["w"]
         feedback.hear(heard, [])
-        record = feedback.send(update, how, str(number), str(number))
+        record = feedback.send(update, how, str(number), Seed(str(number)))
         heard = [str(number)] if arrived else []
         received += densify(decode(record))["w"] if arrived else 0
     feedback.hear(heard, [])
@@ -46,7 +46,7 @@ def test_nothing_is_lost_whatever_becomes_of_updates(arrives, seed):
 
 def test_what_waits_is_neither_forgotten_nor_taken_back():
     feedback, how = Feedback(), Compression(up=TopK(0.5), small=0)
-    feedback.send({"w": np.float32([1, 4])}, how, "a", "")
+    feedback.send({"w": np.float32([1, 4])}, how, "a", Seed())
     feedback.hear([], ["a"])
     assert list(feedback.pending) == ["a"]
     np.testing.assert_array_equal(feedback.residual["w"], [1, 0])
@@ -56,15 +56,15 @@ def test_what_waits_is_neither_forgotten_nor_taken_back():
 
 def test_decay_fades_what_is_kept():
     feedback, how = Feedback(), Compression(up=TopK(0.5), small=0, decay=0.5)
-    feedback.send({"w": np.float32([1, 4])}, how, "a", "")
-    record = feedback.send({"w": np.float32([0, 0])}, how, "b", "")
+    feedback.send({"w": np.float32([1, 4])}, how, "a", Seed())
+    record = feedback.send({"w": np.float32([0, 0])}, how, "b", Seed())
     np.testing.assert_array_equal(densify(decode(record))["w"], [0.5, 0])
 
 
 def test_momentum_gathers_what_was_not_sent_and_is_masked_where_it_was():
     feedback, how = Feedback(), Compression(up=TopK(0.5), small=0, momentum=0.5)
-    feedback.send({"w": np.float32([1, 4])}, how, "a", "")  # u = (1, 4), e = (1, 0)
-    record = feedback.send({"w": np.float32([1, 2])}, how, "b", "")  # u = (1.5, 2), p = (2.5, 2)
+    feedback.send({"w": np.float32([1, 4])}, how, "a", Seed())  # u = (1, 4), e = (1, 0)
+    record = feedback.send({"w": np.float32([1, 2])}, how, "b", Seed())  # u = (1.5, 2), p = (2.5, 2)
     np.testing.assert_array_equal(densify(decode(record))["w"], [2.5, 0])
     np.testing.assert_array_equal(feedback.velocity["w"], [0, 2])
     np.testing.assert_array_equal(feedback.residual["w"], [0, 2])
@@ -72,8 +72,8 @@ def test_momentum_gathers_what_was_not_sent_and_is_masked_where_it_was():
 
 def test_residuals_of_another_model_are_dropped():
     feedback, how = Feedback(), Compression(up=TopK(0.5), small=0)
-    feedback.send({"w": np.float32([1, 4])}, how, "a", "")
-    record = feedback.send({"w": np.float32([1, 2, 3, 4])}, how, "b", "")
+    feedback.send({"w": np.float32([1, 4])}, how, "a", Seed())
+    record = feedback.send({"w": np.float32([1, 2, 3, 4])}, how, "b", Seed())
     np.testing.assert_array_equal(densify(decode(record))["w"], [0, 0, 3, 4])
 
 
@@ -164,6 +164,60 @@ def test_a_damaged_state_starts_anew_and_a_full_disk_stops_nobody(app, tmp_path,
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_files_of_another_kind_start_anew(app, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(protocol.NODE_STATE_ENV, str(tmp_path))
+    first, _ = ask(app, node(), "t1")
+    (path,) = tmp_path.rglob("*.safetensors")
+    nan = {"w": np.full(SIZE, np.nan, np.float32)}
+    foreign = [{"hello": 1}, [], 7, {"residual": 3, "velocity": {}, "pending": {}}]
+    foreign += [{"residual": {"w": "x"}, "velocity": {}, "pending": {}}]
+    foreign += [{"residual": {}, "velocity": {}, "pending": {"t": 3}}]
+    foreign += [{"residual": nan, "velocity": {}, "pending": {}}]
+    for tree in foreign:
+        save_tree(path, tree)
+        again, mark = ask(app, node(), "t2")
+        np.testing.assert_array_equal(again, first)
+        assert mark.ticket == "t2"
+    assert len([r for r in caplog.records if "starts anew" in r.getMessage()]) == len(foreign) - 1
+
+
+def test_what_grows_beyond_all_bounds_is_dropped_and_the_node_goes_on():
+    feedback, how = Feedback(), Compression(up=TopK(0.5), small=0)
+    for number in range(5):
+        update = {"w": np.array([3e4, 1e4, 2e4, 1e4], np.float16)}
+        record = feedback.send(update, how, str(number), Seed())
+        feedback.hear([str(number)], [])
+        assert np.isfinite(densify(decode(record))["w"]).all()
+        assert all(np.isfinite(x).all() for x in feedback.residual.values())
+
+
+@pytest.mark.parametrize("broken", ["residuals", "residuals/a-1", "residuals/a-1/r"])
+def test_a_broken_folder_stops_nobody(app, tmp_path, monkeypatch, broken):
+    monkeypatch.setenv(protocol.NODE_STATE_ENV, str(tmp_path))
+    (tmp_path / broken).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / broken).write_text("a file in place of a folder")
+    update, mark = ask(app, node(), "t1")
+    assert np.count_nonzero(update) == SIZE // 2
+    assert mark.ticket == ""
+
+
+def test_a_folder_in_place_of_the_file_stops_nobody(app, tmp_path, monkeypatch):
+    monkeypatch.setenv(protocol.NODE_STATE_ENV, str(tmp_path))
+    (run_folder(tmp_path, "a-1", "r") / "residual.safetensors").mkdir(parents=True)
+    _, mark = ask(app, node(), "t1")
+    assert mark.ticket == ""
+
+
+def test_runs_without_a_name_know_nothing_of_each_other(tmp_path, monkeypatch):
+    monkeypatch.setenv(protocol.NODE_STATE_ENV, str(tmp_path))
+    grid = grid_of(stepping(TARGETS, 0.1), 2, [CompressUpdates()])
+    first, second = (run(grid, 3, compression="topk(0.01)")["w"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    names = {p.parent.name for p in tmp_path.rglob("*.safetensors")}
+    assert len(names) == 2
+    assert all(name.startswith(protocol.UNNAMED) for name in names)
+
+
 def test_old_and_too_many_residuals_go(tmp_path, monkeypatch):
     monkeypatch.setenv(protocol.NODE_STATE_ENV, str(tmp_path))
     for name in ("old", "older", "new"):
@@ -202,71 +256,3 @@ def test_the_mod_goes_around_clipping_and_noise():
         result = strategy.start(grid, model(), num_rounds=1, train_config=ConfigRecord(config))
         # of what was clipped to norm 1 a mean of eight is sent, a tenth of each
         assert 0 < np.linalg.norm(to_weights(result.arrays)["w"]) <= 1
-
-
-def test_tickets_go_from_sent_to_received():
-    acks = Acks()
-    first = acks.asks("n")[protocol.TICKET]
-    assert acks.came("n", first)
-    acks.wait([("n", first)])
-    second = acks.asks("n")
-    assert (second[protocol.RECEIVED], second[protocol.WAITING]) == ([], [first])
-    acks.receive([("n", first)])
-    third = acks.asks("n")
-    assert (third[protocol.RECEIVED], third[protocol.WAITING]) == ([first], [])
-    assert not acks.came("n", second[protocol.TICKET])  # void: the node has taken it back
-    assert acks.asks("n")[protocol.RECEIVED] == [first]  # nobody knows whether it has heard
-    fifth = acks.asks("n")
-    assert acks.came("n", fifth[protocol.TICKET])
-    assert acks.asks("n")[protocol.RECEIVED] == []
-    assert not acks.came("other", "made up")
-
-
-def test_a_late_update_that_its_node_took_back_is_dropped(tmp_path):
-    """A node that comes back under its key is asked anew; what it sent before counts as lost."""
-    nodes = [InProcessNode("n0", delay_s=1), InProcessNode("n1", delay_s=1)]
-    grid = grid_of(stepping(TARGETS, 0.02), nodes, [CompressUpdates()])
-    acks = Acks()
-    old = acks.asks("n1")[protocol.TICKET]
-    acks.asks("n1")
-    assert not acks.came("n1", old)
-    w = run(grid, 5, compression="topk(0.2)", run_dir=tmp_path)
-    assert np.isfinite(w["w"]).all()
-    assert not any(e.get("given_back") for e in events(tmp_path, "reply_late"))
-
-
-def cut_runs(feedback, acked=True, rounds=200):
-    """A deadline cuts 30 % of the replies, all of three nodes; the fixed point is the mean of the targets."""
-    rng = np.random.default_rng(7)
-    slow = {(i, r): i < 3 and rng.random() < 0.8 for i in range(8) for r in range(rounds + 9)}
-
-    class Deaf(CompressUpdates):
-        """Hears that all arrived."""
-
-        def _compress(self, update, config, keeping):
-            pending = (keeping.load("residual") or {}).get("pending", {})
-            return super()._compress(update, config | {protocol.RECEIVED: list(pending)}, keeping)
-
-    def delay(partition, message):
-        return 11.0 if slow[partition, message.content["config"]["server-round"]] else 1.0
-
-    nodes = [InProcessNode(f"n{i}", delay_s=lambda m, i=i: delay(i, m)) for i in range(8)]
-    grid = grid_of(stepping(TARGETS, 0.02), nodes, [CompressUpdates() if acked else Deaf()])
-    how = {"up": "topk(0.1)", "feedback": feedback}
-    return distance(
-        run(grid, rounds, compression=how, cutoff=Deadline(10), staleness=Discard(), lost_after_s=5000.0)
-    )
-
-
-def test_with_cuts_feedback_with_notes_beats_feedback_without_beats_none():
-    noted, deaf, none = cut_runs(True), cut_runs(True, acked=False), cut_runs(False)
-    assert noted < 0.7 * deaf
-    assert deaf < none
-
-
-def test_first_k_with_late_updates_converges_compressed():
-    grid = grid_of(stepping(TARGETS, 0.02), [1.0, 1.1, 1.2, 1.3, 1.4, 3.0, 5.0, 9.0], [CompressUpdates()])
-    packed = distance(run(grid, 400, compression="topk(0.1) >> int8", cutoff=FirstK(0.6)))
-    grid = grid_of(stepping(TARGETS, 0.02), [1.0, 1.1, 1.2, 1.3, 1.4, 3.0, 5.0, 9.0])
-    plain = distance(run(grid, 400, cutoff=FirstK(0.6)))  # off the mean: late updates count less
-    assert packed < plain + 0.1

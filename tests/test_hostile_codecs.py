@@ -52,7 +52,7 @@ def test_a_bomb_is_refused_before_memory_is_taken():
     bomb = zstandard.ZstdCompressor(level=19).compress(bytes(300_000_000))
     unsized = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(4000))
     tracemalloc.start()
-    for spec in ("zstd", "int8>>zstd", "topk(0.1)>>zstd", "shuffle>>zstd>>zstd"):
+    for spec in ("zstd", "int8>>zstd", "topk(0.1)>>zstd", "topk(0.1)>>int4>>shuffle>>zstd"):
         with pytest.raises(ReplyError, match="zstd: "):
             parse(spec).decode(bomb, (1000,), np.dtype(np.float32))
     with pytest.raises(ReplyError, match="zstd: "):

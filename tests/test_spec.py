@@ -134,6 +134,14 @@ def test_compression_is_a_codec_a_chain_or_a_mapping_wherever_specs_are_taken():
         with_default("", "compression", {"up": "topk(0.01) >> int8"}),
     ):
         assert parse(spec).settings.compression == chain, spec
+    for spec in (
+        compose("", ["compression=int8(rounding=stochastic)"]),
+        with_default("", "compression", "int8(rounding=stochastic)"),
+        "hybrid(compression=compress(up='int8(rounding=stochastic)', delta=false))",
+    ):
+        assert parse(spec).settings.compression.up == Int8(rounding="stochastic")
+    dropout = parse(compose("", ["dropout=federated_dropout(0.5, order=rolling)"])).settings.dropout
+    assert dropout.order == "rolling"
     assert parse("hybrid(dropout=0.5)").settings.dropout.rates == (0.5,)
     assert parse("hybrid(dropout=[0.5, 1])").settings.dropout.rates == (1.0, 0.5)
 
@@ -155,7 +163,7 @@ def test_a_federations_compression_gives_way_to_a_specs_own_and_leaves_flowers_a
         ("hybrid(dropout=0.5, inner=flower.FedAdam())", "dropout must be left out with inner="),
         (
             "hybrid(compression=topk, dropout=federated_dropout(0.5, 'random'))",
-            "order must be 'ordered' for a codec that sends few entries, got 'random'",
+            "order must be 'ordered' for codecs that send few entries, got 'random'",
         ),
         (
             "hybrid(compression={'down': 'int8', 'delta': True}, dropout=0.5)",

@@ -20,10 +20,13 @@ def up(
     Run it again after editing the file: nodes are added or stopped to match.
     """
     target = find(federation)
-    if target.config.strategy is not None:
-        from ..strategies import check, from_mapping  # Flower takes a second to import
+    if target.config.strategy is not None or target.config.compression is not None:
+        from ..strategies import check, from_mapping, with_default  # Flower takes a second to import
 
-        check(from_mapping(target.config.strategy), target.num_nodes)
+        spec = "" if target.config.strategy is None else from_mapping(target.config.strategy)
+        if target.config.compression is not None:
+            spec = with_default(spec, "compression", target.config.compression)
+        check(spec, target.num_nodes)
     if dry_run:
         plan = target.plan()
         if json:

@@ -70,7 +70,9 @@ class Codec(ABC):
             return NotImplemented
         return Chain((*self.stages, *other.stages))
 
-    def encode(self, x: NDArray, seed: int = 0, keep: NDArray | None = None) -> bytes:
+    def encode(
+        self, x: NDArray, seed: int = 0, keep: NDArray | None = None, common: int | None = None
+    ) -> bytes:
         """Write an array.
 
         Parameters
@@ -78,9 +80,11 @@ class Codec(ABC):
         x : ndarray
             Real floating point (float16, bfloat16, float32, float64), finite; any shape, empty ones too.
         seed : int
-            Of stochastic rounding and random choice; default 0.
+            Of stochastic rounding; default 0.
         keep : ndarray, optional
             Flat positions, ascending, that a :class:`TopK` has chosen already.
+        common : int, optional
+            Of random choice; default ``seed``.
 
         Raises
         ------
@@ -92,7 +96,7 @@ class Codec(ABC):
         flat = np.ascontiguousarray(x).reshape(-1).astype(x.dtype.newbyteorder("<"), copy=False)
         head = b""
         if sparse is not None:
-            positions, flat = sparse.split(flat, seed, keep)
+            positions, flat = sparse.split(flat, seed if common is None else common, keep)
             head = HEAD.pack(len(positions)) + positions
         data = values.write(flat, seed)
         data = head + data if head else data
@@ -145,7 +149,7 @@ class Chain(Codec):
     Parameters
     ----------
     parts : tuple of Codec
-        At most one sparsifier, one value codec and byte codecs, in this order; at most 4 in all.
+        At most one sparsifier, one value codec and byte codecs, in this order, each once; at most 4 in all.
 
     Raises
     ------
@@ -160,10 +164,10 @@ class Chain(Codec):
         if len(self.parts) > MAX_STAGES:
             found = f"{len(self.parts)}: {self.spec}"
             raise ConfigError(f"a codec must have at most {MAX_STAGES} stages, got {found}")
-        order = [_rank(part) for part in self.parts]
-        if order != sorted(order) or order.count(0) > 1 or order.count(1) > 1:
+        order, names = [_rank(part) for part in self.parts], {part.name for part in self.parts}
+        if order != sorted(order) or order.count(0) > 1 or order.count(1) > 1 or len(names) < len(order):
             raise ConfigError(
-                f"a codec must be [sparsifier] >> [value codec] >> [byte codecs], got {self.spec}"
+                f"a codec must be [sparsifier] >> [value codec] >> [byte codecs], each once, got {self.spec}"
             )
 
     @property

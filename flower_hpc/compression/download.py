@@ -43,6 +43,8 @@ def _changed(record: ArrayRecord, since: int, keeping: Keeping) -> Weights:
     steps: dict[int, dict[str, Array]] = {}
     for key, array in record.items():
         number, _, name = key.partition("/")
+        if not number.isdecimal():
+            raise ReplyError(f"a change is named {key!r}, expected <version>/<array>")
         steps.setdefault(int(number), {})[name] = array
     kept = keeping.load(MODEL)
     if kept is None or kept["version"] < since:

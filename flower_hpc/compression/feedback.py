@@ -14,14 +14,15 @@ masking): ``u <- m u + d; p = decay e + u``, and ``u`` is zeroed where something
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from flwr.app import ArrayRecord
 
 from ..records import NDArray, Sparse, Weights, dense, is_inexact
+from .keeping import LOG
 from .options import Compression, is_statistic
-from .update import decode, encode_update, plus
+from .update import Seed, decode, encode_update, plus
 
 MAX_PENDING = 8
 
@@ -50,9 +51,27 @@ class Feedback:
             elif ticket not in waiting:
                 self._take_back(self.pending.pop(ticket))
 
-    def send(self, update: Weights, how: Compression, ticket: str, seed: str) -> ArrayRecord:
-        """What to send for ``update``."""
-        full = {k: self._full(k, x, how) for k, x in update.items()}
+    @classmethod
+    def of(cls, tree: Any) -> Self:
+        """What was kept; anything else starts anew."""
+        try:
+            arrays = [*tree["residual"].values(), *tree["velocity"].values()]
+            sound = all(is_inexact(np.asarray(x)) for x in arrays)
+            if sound and all(isinstance(record, ArrayRecord) for record in tree["pending"].values()):
+                return cls(tree["residual"], tree["velocity"], tree["pending"])
+        except (TypeError, KeyError, AttributeError):
+            sound = tree is None
+        if tree is not None:
+            LOG.warning("what was kept of earlier updates is of another kind, and starts anew")
+        return cls()
+
+    def send(self, update: Weights, how: Compression, ticket: str, seed: Seed) -> ArrayRecord:
+        """What to send for ``update``, which is finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            full = {k: self._full(k, x, how) for k, x in update.items()}
+        if not all(np.isfinite(x).all() for x in full.values()):
+            LOG.warning("what was kept of earlier updates grew beyond all bounds, and is dropped")
+            self.residual, self.velocity, full = {}, {}, update
         record = encode_update(full, how, seed)
         arrived = decode(record)
         self.residual = {k: remainder(x, arrived[k]) for k, x in full.items() if _remembered(k, x)}

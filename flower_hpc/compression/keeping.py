@@ -9,20 +9,20 @@ import logging
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from flwr.app import ArrayRecord, ConfigRecord, Context
 
-from ..protocol import NODE_STATE_ENV, RESIDUALS
+from ..protocol import NODE_STATE_ENV, RESIDUALS, UNNAMED
 from ..records import to_record, to_weights
-from ..storage import load_tree, pack, save_tree, unpack
+from ..storage import file_name, load_tree, pack, save_tree, unpack
 
 LOG = logging.getLogger("flwr.hpc")
 MAX_AGE_S = 14 * 24 * 3600.0
 MAX_GB = 20.0
-LONGEST_NAME = 200
+UNNAMED_AGE_S = 24 * 3600.0  # nobody resumes a run without a name
 
 
 class Keeping:
@@ -49,10 +49,8 @@ class Keeping:
         if self.folder is None:
             return self._from_state(kind)
         path = self._path(kind)
-        if not path.exists():
-            return None
         try:
-            return load_tree(path)
+            return load_tree(path) if path.exists() else None
         except Exception as error:  # safetensors and NumPy raise what they like on damaged bytes
             LOG.warning("cannot read %s, which starts anew: %s", path, " ".join(str(error).split()))
             return None
@@ -67,7 +65,8 @@ class Keeping:
             self._tidy()
         except OSError as error:
             LOG.warning("cannot keep %s in %s: %s", kind, self.folder, error.strerror or error)
-            self._path(kind).unlink(missing_ok=True)  # an older one would count twice
+            with suppress(OSError):  # an older one would count twice
+                self._path(kind).unlink(missing_ok=True)
             return False
         return True
 
@@ -85,7 +84,8 @@ class Keeping:
         )
         now, total = time.time(), _size(self.folder) + sum(_size(p) for p in others)
         for folder in others:
-            if total > self._max or now - folder.stat().st_mtime > MAX_AGE_S:
+            most = UNNAMED_AGE_S if folder.name.startswith(UNNAMED) else MAX_AGE_S
+            if total > self._max or now - folder.stat().st_mtime > most:
                 total -= _size(folder)
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -104,12 +104,7 @@ class Keeping:
 
 def run_folder(root: Path, node: str, run: str) -> Path:
     """Where a node keeps a run's state below its own folder."""
-    return root / RESIDUALS / _safe(node) / _safe(run)
-
-
-def _safe(name: str) -> str:
-    # no separators, no leading dot: a name from a message is no path
-    return quote(name, safe="").replace(".", "%2E")[:LONGEST_NAME] or "_"
+    return root / RESIDUALS / file_name(node) / file_name(run)
 
 
 def _size(folder: Path) -> int:

@@ -16,6 +16,7 @@ from ..protocol import (
     RECEIVED,
     REPLY_AS,
     RUN,
+    RUN_KEY,
     TICKET,
     UPDATE,
     VERSION,
@@ -31,7 +32,7 @@ from .download import is_plain, read_model
 from .feedback import Feedback
 from .keeping import MAX_GB, Keeping
 from .options import Compression
-from .update import encode_update
+from .update import Seed, encode_update
 
 RESIDUAL = "residual"
 
@@ -74,7 +75,8 @@ class CompressUpdates:
         if wanted is None:
             return call_next(msg, context)
         name = str(context.node_config.get(NODE_NAME, ""))
-        keeping = Keeping(name or str(context.node_id), str(config.get(RUN, "")), context, self.max_gb)
+        run = str(config.get(RUN_KEY) or config.get(RUN) or msg.metadata.run_id)
+        keeping = Keeping(name or str(context.node_id), run, context, self.max_gb)
         base, holds = None, None
         if len(msg.content.array_records) == 1:
             ((key, record),) = msg.content.array_records.items()
@@ -108,13 +110,14 @@ class CompressUpdates:
             how = Compression.answer(text) if isinstance(text, str) else Compression()
         if not all(np.isfinite(x).all() for x in update.values()):
             return to_record(update), ""  # for the server to refuse; nothing of it is kept
-        ticket, seed = str(config.get(TICKET, "")), f"{config.get(RUN)}/{config.get(VERSION)}/{keeping.node}"
+        ticket, common = str(config.get(TICKET, "")), f"{config.get(RUN)}/{config.get(VERSION)}"
+        seed = Seed(f"{common}/{keeping.node}", common)
         # where other coordinates are trained in each round, what is kept would be added to the wrong ones
         useful = how.feedback and ticket and config.get(MOVING) is not True
         kept = keeping.load(RESIDUAL) if useful else None
         if not useful or (kept is None and not how.remembers):  # an earlier codec may have left something
             return encode_update(update, how, seed), ""
-        feedback = Feedback(**(kept or {}))
+        feedback = Feedback.of(kept)
         feedback.hear(texts(config.get(RECEIVED)), texts(config.get(WAITING)))
         record = feedback.send(update, how, ticket, seed)
         saved = keeping.save(RESIDUAL, feedback.to_tree())

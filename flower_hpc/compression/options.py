@@ -33,7 +33,7 @@ class Compression:
         Default False.
     rules : mapping of str to Codec
         Codecs by array name, where another than ``up`` is wanted: shell patterns, the first that matches
-        counts.
+        counts. Integers travel exactly in any case, and statistics unless the rule's codec keeps all entries.
     small : int
         Arrays of fewer elements travel exactly, as do integers and the statistics of norms; default 1000.
     feedback : bool
@@ -83,12 +83,16 @@ class Compression:
             raise ConfigError("delta needs a codec in down, such as int8")
         if not self.delta and any(isinstance(s, Sparsifier) for s in self.down.stages):
             raise ConfigError(f"down must keep the whole model unless delta is true, got {self.down.spec}")
-        for codec in (self.down, *([] if not self.momentum else [self.up])):
+        for codec in (self.down, *((self.up, *self.rules.values()) if self.momentum else ())):
             if any(isinstance(s, RandomK) and s.unbiased for s in codec.stages):
                 raise ConfigError(f"an unbiased randomk takes neither delta nor momentum, got {codec.spec}")
 
     def _check_accept(self) -> None:
-        accept = (self.accept,) if isinstance(self.accept, str) else tuple(self.accept)
+        given: Any = self.accept
+        accept = (given,) if isinstance(given, str) else given
+        if not isinstance(accept, list | tuple) or not all(isinstance(name, str) for name in accept):
+            raise ConfigError(f"accept must be a list of names of codecs, got {given!r}")
+        accept = tuple(accept)
         object.__setattr__(self, "accept", accept)
         if unknown := set(accept) - CODECS.keys():
             raise ConfigError(f"accept must be of {', '.join(CODECS)}, got {', '.join(map(str, unknown))}")
@@ -130,7 +134,7 @@ class Compression:
         try:
             found = json.loads(text)
             return cls(**{name: found[name] for name in SENT})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             words = "the message asks for a compression that cannot be read"
             raise ConfigError(f"{words}: {text[:200]!r}") from error
 
@@ -143,22 +147,25 @@ class Compression:
     @property
     def sparsifies(self) -> bool:
         """Whether updates lose entries that must be sent another time."""
-        codecs = (self.up, *self.rules.values())
-        return any(isinstance(s, Sparsifier) and not s.unbiased for c in codecs for s in c.stages)
+        return any(_sparsifies(c) for c in (self.up, *self.rules.values()))
 
     def codec_for(self, name: str, x: NDArray) -> Codec:
         """How an array of an update travels."""
-        for pattern, codec in self.rules.items():
-            if fnmatchcase(name, pattern):
-                return codec
-        if not is_real_float(x) or x.size < self.small or is_statistic(name):
+        if not is_real_float(x):
             return Identity()
-        return self.up
+        rule = next((c for pattern, c in self.rules.items() if fnmatchcase(name, pattern)), None)
+        if is_statistic(name):  # nobody sends the rest of one later
+            return rule if rule is not None and not _sparsifies(rule) else Identity()
+        return rule or (Identity() if x.size < self.small else self.up)
 
 
 def is_statistic(name: str) -> bool:
     """True for what norms measure: running means, running variances, counters."""
     return name.rpartition(".")[2] in STATISTICS
+
+
+def _sparsifies(codec: Codec) -> bool:
+    return any(isinstance(s, Sparsifier) and not s.unbiased for s in codec.stages)
 
 
 def _codec(what: str, value: object) -> Codec:

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import ConfigError, ReplyError
-from ..records import NDArray
-from .codec import Sparsifier
+from ..records import NDArray, largest_of
+from .codec import Sparsifier, Unencodable
 from .positions import most_bytes, read_positions, write_positions
 
 SCOPES = ("model", "array")
@@ -76,14 +76,14 @@ class TopK(Sparsifier):
 class RandomK(Sparsifier):
     """Entries drawn at random, one of each stretch of ``1 / ratio``; their places cost 16 bytes in all.
 
-    Every node that uses the same ``seed`` in the same round sends the same entries.
+    All nodes that are asked in a round send the same entries.
 
     Parameters
     ----------
     ratio : float
         Share of the entries that is kept, in (0, 1]; default 0.01. At least one.
     seed : int
-        Mixed with that of the message; default 0.
+        Mixed with that of the round; default 0.
     unbiased : bool
         Whether values are multiplied by the length of their stretch, so that the mean over seeds is the
         array itself, and nothing is kept for the next time; default False.
@@ -104,7 +104,10 @@ class RandomK(Sparsifier):
     def split(self, x: NDArray, seed: int, keep: NDArray | None) -> tuple[bytes, NDArray]:
         """Draw."""
         key = int.from_bytes(blake2b(f"{self.seed}/{seed}".encode(), digest_size=8).digest(), "little")
-        head = RANDOM_HEAD.pack(kept(self.ratio, x.size), key)
+        count, largest = kept(self.ratio, x.size), largest_of(x.dtype) / 4
+        if self.unbiased and x.size and float(np.abs(x).max()) * x.size / count > largest:
+            raise Unencodable(f"values that times {x.size // count} are beyond {x.dtype}")
+        head = RANDOM_HEAD.pack(count, key)
         return head, x[self.positions(head, x.size)]
 
     def positions(self, head: bytes, size: int) -> NDArray:

@@ -1,6 +1,7 @@
 """A whole update through its codecs, and back."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
@@ -13,7 +14,26 @@ from .sparsify import TopK
 from .wire import pack, unpack
 
 
-def encode_update(update: Weights, how: Compression, seed: str = "") -> ArrayRecord:
+@dataclass(frozen=True)
+class Seed:
+    """Equal seeds give equal bytes.
+
+    Parameters
+    ----------
+    own : str
+        Of stochastic rounding: each node's own, so that errors average out.
+    common : str
+        Of the entries that :class:`RandomK` draws: the same for all nodes of a round.
+    """
+
+    own: str = ""
+    common: str = ""
+
+
+NO_SEED = Seed()
+
+
+def encode_update(update: Weights, how: Compression, seed: Seed = NO_SEED) -> ArrayRecord:
     """Write an update.
 
     Parameters
@@ -22,21 +42,24 @@ def encode_update(update: Weights, how: Compression, seed: str = "") -> ArrayRec
         Finite where it is floating point.
     how : Compression
         Which codec for which array.
-    seed : str
-        Of stochastic rounding and random choice; equal texts give equal bytes.
+    seed : Seed
+        Of stochastic rounding and random choice.
     """
     codecs = {name: how.codec_for(name, x) for name, x in update.items()}
     return encode(update, codecs, seed)
 
 
-def encode(arrays: Weights, codecs: Mapping[str, Codec], seed: str = "") -> ArrayRecord:
+def encode(arrays: Weights, codecs: Mapping[str, Codec], seed: Seed = NO_SEED) -> ArrayRecord:
     """Write arrays, each with its own codec; those that share a :class:`TopK` are cut together."""
     keep: dict[str, NDArray] = {}
+    arrays = {name: np.asarray(x) for name, x in arrays.items()}
     for top in {c.stages[0] for c in codecs.values() if c.stages and isinstance(c.stages[0], TopK)}:
         keep |= top.choose({n: x for n, x in arrays.items() if codecs[n].stages[:1] == (top,)})
-    return ArrayRecord(
-        {n: pack(codecs[n], x, _number(seed, i), keep.get(n)) for i, (n, x) in enumerate(arrays.items())}
-    )
+    found = {}
+    for i, (name, x) in enumerate(arrays.items()):
+        own, common = _number(seed.own, i), _number(seed.common, i)
+        found[name] = pack(codecs[name], x, own, keep.get(name), common)
+    return ArrayRecord(found)
 
 
 def decode(record: ArrayRecord) -> dict[str, NDArray | Sparse]:

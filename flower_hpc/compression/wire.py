@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Array
 
 from ..errors import ConfigError, ReplyError
-from ..records import NUMPY_STYPE, NDArray, Sparse, is_real_float, read_numpy
+from ..records import NUMPY_STYPE, NDArray, Sparse, is_real_float, largest_of, read_numpy
 from .bounded import ErrorBounded
 from .casts import BFloat16, Float16
 from .codec import PREFIX, Chain, Codec, Identity, Raw, Unencodable
@@ -57,6 +57,8 @@ def _stage(text: str) -> Codec:
     for word in filter(None, (w.strip() for w in (match[2] or "").split(","))):
         key, equals, value = (part.strip() for part in word.rpartition("="))
         if equals:
+            if key in named:
+                raise ConfigError(f"codec {text!r}: {key} is given twice")
             named[key] = _literal(value)
         else:
             values.append(_literal(value))
@@ -77,7 +79,9 @@ def _literal(word: str) -> Any:
     return value if isinstance(value, bool | int | float | str) else word
 
 
-def pack(codec: Codec, x: NDArray, seed: int = 0, keep: NDArray | None = None) -> Array:
+def pack(
+    codec: Codec, x: NDArray, seed: int = 0, keep: NDArray | None = None, common: int | None = None
+) -> Array:
     """Write one array; exactly, where the codec cannot write it or would not make it smaller.
 
     Parameters
@@ -86,20 +90,24 @@ def pack(codec: Codec, x: NDArray, seed: int = 0, keep: NDArray | None = None) -
         How.
     x : ndarray
         Any. Integers, complex numbers and values that are not finite travel exactly.
-    seed, keep
+    seed, keep, common
         See :meth:`Codec.encode`.
     """
     x = np.asarray(x)
-    # a lossless codec may hold anything; the others would spoil what is not finite, and hide it from the
-    # server
-    if codec.stages and is_real_float(x) and (codec.lossless or np.isfinite(x).all()):
+    # lossy codecs would spoil what is not finite, and hide it from the server
+    if codec.stages and is_real_float(x) and (codec.lossless or within_range(x)):
         try:
-            data = codec.encode(x, seed, keep)
+            data = codec.encode(x, seed, keep, common)
         except Unencodable:
             return plain(x)
         if len(data) <= x.nbytes + NPY_HEADER:
             return Array(x.dtype.name, x.shape, codec.stype, data)
     return plain(x)
+
+
+def within_range(x: NDArray) -> bool:
+    """Whether all values are finite, and too far from their dtype's end for rounding to take them beyond."""
+    return not x.size or max(float(x.max()), -float(x.min())) <= largest_of(x.dtype) / 2
 
 
 def plain(x: NDArray) -> Array:

@@ -151,10 +151,17 @@ class FederationConfig(_Model):
     partitions: int | None = Field(default=None, ge=1)
     strategy: str | dict[str, Any] | None = None
     """For runs that name none: a spec, or a mapping with ``name`` and settings; the strategies judge it."""
-    compression: str | dict[str, Any] | None = None
+    compression: Any = None
     """For runs whose strategy names none: a codec, or a mapping of the parameters of ``Compression``."""
     superlink: SuperLinkConfig = SuperLinkConfig()
     sites: dict[Name, Site] = Field(min_length=1)
+
+    @field_validator("compression")
+    @classmethod
+    def _codec_or_mapping(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, str | dict):
+            raise ValueError(f"got {value!r}, must be a codec or a mapping")
+        return value
 
     @property
     def counts(self) -> dict[str, int]:

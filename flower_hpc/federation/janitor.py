@@ -3,13 +3,14 @@
 import json
 import shutil
 from pathlib import Path
-from urllib.parse import unquote
 
 from ..clock import WALL, Clock
-from ..protocol import RESIDUALS
+from ..protocol import RESIDUALS, UNNAMED
+from ..storage import file_name
 from .state import StateDir
 
 EVERY_S = 10.0
+UNNAMED_AGE_S = 24 * 3600.0
 
 
 class Janitor:
@@ -33,9 +34,21 @@ class Janitor:
         if self._clock.now() < self._next:
             return
         self._next = self._clock.now() + EVERY_S
-        for folder in self._state.nodes.glob(f"*/{RESIDUALS}/*/*"):
-            if finished(self._state.path / "runs" / unquote(folder.name)):
+        folders = list(self._state.nodes.glob(f"*/{RESIDUALS}/*/*"))
+        names = {folder.name for folder in folders}
+        runs = [p for p in (self._state.path / "runs").glob("*") if names and file_name(p.name) in names]
+        over = {file_name(run.name) for run in runs if finished(run)}
+        for folder in folders:
+            if folder.name in over or forgotten(folder, self._clock.wall()):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def forgotten(folder: Path, now: float) -> bool:
+    """Whether it is of a run without a name, which nobody can resume, and of yesterday."""
+    try:
+        return folder.name.startswith(UNNAMED) and now - folder.stat().st_mtime > UNNAMED_AGE_S
+    except OSError:  # gone meanwhile
+        return False
 
 
 def finished(run: Path) -> bool:

@@ -166,8 +166,8 @@ class Settings:
             raise ConfigError("dropout sends each node its own part: compression's delta must be false")
         if dropout.order != "ordered" and self.compression.sparsifies:
             raise ConfigError(
-                f"dropout's order must be 'ordered' for a codec that sends few entries, got {dropout.order!r}: "
-                f"what {self.compression.up.spec} drops would be added to other units"
+                f"dropout's order must be 'ordered' for codecs that send few entries, got {dropout.order!r}: "
+                "what they drop would be added to other units"
             )
 
     @property

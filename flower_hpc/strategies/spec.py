@@ -18,10 +18,11 @@ from .cutoff import Cutoff
 from .hybrid import HybridStrategy
 from .inner import minimum_nodes
 from .options import HybridOptions, Settings
-from .registry import FLOWER, NAMES, NOT_SPEC, STRATEGIES
+from .registry import FLOWER, KINDS, NAMES, NOT_SPEC, STRATEGIES
 
 LONGEST_ECHO = 120
 UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
+WORDY = {name for kind in ("codec", "compression", "dropout") for name in KINDS[kind]}
 LITERALS = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Dict, ast.List, ast.Tuple)
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -224,14 +225,22 @@ def _joined(first: Codec, second: Codec, spec: str) -> Codec:
         raise ConfigError(f"strategy {_short(spec)!r}: {error}") from error
 
 
+def _word(node: ast.expr, spec: str) -> Any:
+    """As :func:`_build`, but a name that is none of ours is a text: ``int8(rounding=stochastic)``."""
+    if isinstance(node, ast.Name) and node.id not in NAMES:
+        return {"true": True, "false": False}.get(node.id, node.id)
+    return _build(node, spec)
+
+
 def _call(func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], spec: str) -> Any:
     name = ast.unparse(func)
     known = FLOWER if name.startswith("flower.") else NAMES
     found = known.get(name.removeprefix("flower."))
     if found is None:
         raise ConfigError(f"strategy {_short(spec)!r}: unknown name {_short(name)!r}, known are {', '.join(sorted(known))}")
-    values = [_build(arg, spec) for arg in args]
-    named = {k.arg: _build(k.value, spec) for k in keywords if k.arg is not None}
+    read = _word if name in WORDY else _build
+    values = [read(arg, spec) for arg in args]
+    named = {k.arg: read(k.value, spec) for k in keywords if k.arg is not None}
     if any(k.arg is None for k in keywords):
         raise ConfigError(f"strategy {_short(spec)!r}: ** is not allowed")
     if len(named) != len(keywords):

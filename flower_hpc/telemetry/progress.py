@@ -13,7 +13,7 @@ from rich.table import Table
 from .events import Event
 from .report import BYTES
 
-MB, LEAST_TOLD = 1e6, 1.1
+MB, LEAST_TOLD = 1e6, 1.5
 
 
 @dataclass

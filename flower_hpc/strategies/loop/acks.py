@@ -7,7 +7,8 @@ all, it is dropped.
 """
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...protocol import RECEIVED, TICKET, WAITING
@@ -17,31 +18,53 @@ SENT, WAITS, HAS_COME = "sent", "waiting", "received"
 Ticket = tuple[str, str]  # node, ticket
 
 
+@dataclass
+class Note:
+    """One ticket: what became of its update, which node id it went to, and what its message told as received."""
+
+    state: str
+    node_id: int
+    told: list[str]
+
+
 class Acks:
     """The tickets of a run's nodes."""
 
     def __init__(self) -> None:
-        self._states: dict[str, dict[str, str]] = {}
-        self._told: dict[str, list[str]] = {}  # ticket of a message -> what it told as received
+        self._notes: dict[str, dict[str, Note]] = {}
 
-    def asks(self, node: str) -> Assignment:
-        """What a train message to ``node`` carries."""
-        states = self._states.setdefault(node, {})
-        for ticket in [t for t, state in states.items() if state == SENT]:
-            del states[ticket]
-            self._told.pop(ticket, None)
-        received = [t for t, state in states.items() if state == HAS_COME]
-        waiting = [t for t, state in states.items() if state == WAITS]
+    def asks(self, node: str, node_id: int, online: Container[int] = ()) -> Assignment:
+        """What a train message to ``node`` carries.
+
+        Parameters
+        ----------
+        node, node_id : str, int
+            Its stable name, which another node may have as well, and Flower's id, which may be new after a
+            restart.
+        online : container of int
+            Ids of nodes whose own tickets are their own, whatever their names.
+        """
+        notes = self._notes.setdefault(node, {})
+        own = {t: n for t, n in notes.items() if n.node_id == node_id or n.node_id not in online}
+        for ticket, note in own.items():
+            if note.state == SENT:
+                del notes[ticket]
+        received = [t for t, note in own.items() if note.state == HAS_COME]
+        waiting = [t for t, note in own.items() if note.state == WAITS]
         ticket = secrets.token_hex(8)
-        states[ticket], self._told[ticket] = SENT, received
+        notes[ticket] = Note(SENT, node_id, received)
         return {TICKET: ticket, RECEIVED: received, WAITING: waiting}
 
     def came(self, node: str, ticket: str) -> bool:
         """Whether a reply's ticket is one to count; its node has heard what the message told."""
-        states = self._states.get(node, {})
-        for told in self._told.pop(ticket, []) if ticket in states else []:
-            states.pop(told, None)
-        return states.get(ticket) == SENT
+        notes = self._notes.get(node, {})
+        note = notes.get(ticket)
+        if note is None:
+            return False
+        for told in note.told:
+            notes.pop(told, None)
+        note.told = []
+        return note.state == SENT
 
     def wait(self, tickets: Iterable[Ticket]) -> None:
         """Their updates were joined to what will be a model."""
@@ -57,14 +80,15 @@ class Acks:
 
     def to_tree(self) -> dict[str, Any]:
         """For a checkpoint."""
-        states = {node: dict(states) for node, states in self._states.items()}
-        return {"states": states, "told": {t: list(told) for t, told in self._told.items()}}
+        return {node: {t: asdict(note) for t, note in notes.items()} for node, notes in self._notes.items()}
 
     def restore(self, tree: Mapping[str, Any]) -> None:
         """Take over what :meth:`to_tree` gave."""
-        self._states, self._told = tree["states"], tree["told"]
+        self._notes = {
+            node: {t: Note(**note) for t, note in notes.items()} for node, notes in tree.items()
+        }
 
     def _set(self, tickets: Iterable[Ticket], state: str) -> None:
         for node, ticket in tickets:
-            if ticket in self._states.get(node, {}):
-                self._states[node][ticket] = state
+            if ticket in self._notes.get(node, {}):
+                self._notes[node][ticket].state = state

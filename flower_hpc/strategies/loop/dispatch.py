@@ -20,6 +20,7 @@ from ...protocol import (
     PROFILE_QUERY,
     REPLY_AS,
     RUN,
+    RUN_KEY,
     UPDATE,
     VERSION,
     WANT_PROFILE,
@@ -29,7 +30,7 @@ from ...telemetry import EventLog
 from .collect import Collector, Flight, Online
 from ..inner import GridView
 from .intake import Intake
-from .messages import message_bytes, outgoing, replaced
+from .messages import bytes_beside, message_bytes, outgoing, replaced
 from ..options import Settings
 from .state import RunState
 from ..work import NOTHING, Assignment
@@ -102,7 +103,9 @@ class Dispatcher:
         return self._send(new, messages, PROFILE_QUERY, asks, PROFILE_LOST_AFTER_S) if new else []
 
     def _who(self) -> Assignment:
-        return {RUN: self._settings.run_name, VERSION: self._intake.model.version, REPLY_AS: UPDATE}
+        name = self._settings.run_name
+        asks: dict[str, Any] = {RUN: name, RUN_KEY: name or self._state.key, REPLY_AS: UPDATE}
+        return {**asks, VERSION: self._intake.model.version}
 
     def _asks(self, node: str, work: Assignment) -> Assignment:
         settings, state = self._settings, self._state
@@ -116,7 +119,7 @@ class Dispatcher:
             asks |= self._intake.control.asks()
         if settings.compression != PLAIN:
             asks[COMPRESSION] = settings.compression.ask()
-        return {**asks, **self._intake.acks.asks(node), **work}
+        return {**asks, **work}
 
     def _send(
         self,
@@ -136,9 +139,12 @@ class Dispatcher:
             rate = rates.get(node.name, 1.0)
             arrays, how = self._pack(node, rate if kind == MessageType.TRAIN else None)
             content = replaced(message.content, self._intake.model.record, arrays)
+            if kind == MessageType.TRAIN:
+                how = {**how, **self._intake.acks.asks(node.name, node.node_id, self._collector.online)}
             new = outgoing(message, content, {**asks[node.name], **how}, ttl_s, number)
             flight = Flight(node, kind, number, self._intake.model.version, ttl_s, rate=rate)
-            flight.bytes_down, flight.awaited = message_bytes(new), not ledger.suspect(node.name)
+            flight.bytes_down, flight.bytes_beside = message_bytes(new), bytes_beside(new)
+            flight.awaited = not ledger.suspect(node.name)
             flight.limited = LOCAL_STEPS in asks[node.name] or MAX_STEPS in asks[node.name]
             steps = asks[node.name].get(LOCAL_STEPS)
             flight.steps = steps if isinstance(steps, int) else None
@@ -151,7 +157,7 @@ class Dispatcher:
             facts: dict[str, Any] = {"node": flight.node.name, "bytes_down": flight.bytes_down}
             facts["version"] = flight.version
             if kind != PROFILE_QUERY:
-                facts["bytes_down_full"] = whole
+                facts["bytes_down_full"] = whole + flight.bytes_beside
             self._events.write("sent", round=number, kind=kind, **facts)
             if ledger.suspect(flight.node.name):
                 ledger.probed(flight.node.name, self._state.clock.wall())
@@ -161,7 +167,8 @@ class Dispatcher:
         intake = self._intake
         if intake.submodels is None or rate is None:
             return intake.downlink.pack(node, intake.model)
-        return intake.submodels.pack(node.name, self._state.round, rate, intake.model)
+        plain = not intake.downlink.reads(node.name)
+        return intake.submodels.pack(node.name, self._state.round, rate, intake.model, plain=plain)
 
     def _lost_after_s(self) -> float:
         if self._settings.lost_after_s is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord
 
 from ...compression import Compression
-from ...compression.update import apply, decode, encode
+from ...compression.update import Seed, apply, decode, encode
 from ...protocol import DELTA_FROM, KEEP_MODEL, Mark
 from ...records import Weights, num_bytes, subtract, to_record
 from ..work import Assignment
@@ -52,13 +52,17 @@ class Downlink:
             return model.record, {}
         if not self.how.delta:
             # a node of which nothing is known yet may run any Flower app
-            return (self._whole(model) if node.name in self._decoders else model.record), {}
+            return (self._whole(model) if self.reads(node.name) else model.record), {}
         activated, version = self._holds.get(node.name, ("", -1))
         numbers = range(version + 1, model.version + 1)
         if activated != node.activated or version < 0 or not all(n in self._steps for n in numbers):
             return self._whole(model), {KEEP_MODEL: True}
         steps = {f"{n}/{name}": array for n in numbers for name, array in self._steps[n].items()}
         return ArrayRecord(steps), {KEEP_MODEL: True, DELTA_FROM: version}
+
+    def reads(self, node: str) -> bool:
+        """Whether a node has said that it reads codecs."""
+        return node in self._decoders
 
     def learn(self, node: Online, mark: Mark) -> None:
         """Take in what a reply says of its node."""
@@ -85,4 +89,4 @@ class Downlink:
         # rules are the uplink's; what it sends exactly for being small or a statistic is so here as well
         exact = Compression(small=self.how.small, up=self.how.down)
         codecs = {name: exact.codec_for(name, x) for name, x in arrays.items()}
-        return encode(arrays, codecs, f"down/{version}")
+        return encode(arrays, codecs, Seed(f"down/{version}"))

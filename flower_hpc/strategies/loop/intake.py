@@ -19,7 +19,7 @@ from .control import Control
 from .downlink import Downlink
 from .log import LOG
 from .join import Averaged, Batch, Gathered, Part
-from .messages import release
+from .messages import bytes_beside, release
 from ..options import LEAST_INCLUSION, Settings
 from .pots import Model, Pot
 from .reading import Reader
@@ -136,7 +136,7 @@ class Intake:
     def _judge(self, flight: Flight, message: Message, duration_s: float, size: int) -> None:
         name, work, seen = flight.node.name, self._settings.work, self._state.situation()
         facts: dict[str, Any] = {"round": self.round, "kind": "train", "node": name, "bytes_up": size}
-        facts["bytes_up_full"] = num_bytes(self.model.record)
+        facts["bytes_up_full"] = num_bytes(self.model.record) + bytes_beside(message)
         try:
             base = self._base(flight.version)
             reply = self._reader.read(message, flight, self.model.weights, base, self._usual)
@@ -148,11 +148,11 @@ class Intake:
             self._state.ledger.refused(name, self.round)
             work.lost(name, seen)
             return
-        fresh = self._open and flight.round == self.round
-        admitted = not fresh or work.admits(name, queue_s(reply.metrics, duration_s), seen)
-        tau = self.model.version - flight.version
         ticket = ticket_of(message)
         given_back = bool(ticket) and not self.acks.came(name, ticket)  # the node counts it as lost already
+        fresh = self._open and flight.round == self.round and not given_back
+        admitted = not fresh or work.admits(name, queue_s(reply.metrics, duration_s), seen)
+        tau = self.model.version - flight.version
         worth = 0.0 if given_back else self._settings.worth.weight(tau + (not admitted))
         facts |= {"duration_s": round(duration_s, 3), "examples": reply.weight}
         if fresh:
@@ -164,7 +164,8 @@ class Intake:
         if worth > 0:
             part = Part(reply.weight / self._inclusion(name), worth, self._reader.steps(reply))
             norm = self._add(flight, message, reply, part, fresh=fresh, admitted=admitted)
-            self.acks.wait([(name, ticket)])
+            if part.weight > 0:  # what weighs nothing is not part of a model
+                self.acks.wait([(name, ticket)])
             if norm is not None:
                 self._state.ledger.of(name).update_norm = math.sqrt(norm)
         if self.control and change is not None and (worth > 0 or not ticket):

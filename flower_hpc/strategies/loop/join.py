@@ -139,6 +139,7 @@ class Gathered:
         self._inner = inner
         self._needed = sampled_clients(inner)
         self._replies: list[tuple[Message, bool]] = []
+        self._weight = 0.0
         self.norms: list[float] = []
         self.moved = 0.0
 
@@ -153,10 +154,13 @@ class Gathered:
         ((metrics_key, metrics),) = message.content.metric_records.items()
         message.content = RecordDict({key: to_record(densify(arrays)), metrics_key: metrics})
         self._replies.append((message, is_update))
+        self._weight += reply.weight
         return None
 
     def short(self) -> str | None:
-        """A DP wrapper's noise is scaled for one number of replies."""
+        """A DP wrapper's noise is scaled for one number of replies; a mean needs weights."""
+        if not self._weight > 0:
+            return "the replies' weights sum to 0"
         if self._needed is None or len(self._replies) == self._needed:
             return None
         name = type(self._inner).__name__

@@ -26,10 +26,17 @@ def outgoing(
 
 
 def message_bytes(message: Message) -> int:
-    """Array bytes of a message as they travel; framing is not counted."""
+    """Bytes of a message's arrays, and of what travels beside them; framing is not counted."""
     if message.has_error():
         return 0
-    return sum(num_bytes(record) for record in message.content.array_records.values())
+    arrays = sum(num_bytes(record) for record in message.content.array_records.values())
+    return arrays + bytes_beside(message)
+
+
+def bytes_beside(message: Message) -> int:
+    """What travels as bytes in config records: SCAFFOLD's control variate."""
+    records = message.content.config_records.values()
+    return sum(len(value) for record in records for value in record.values() if isinstance(value, bytes))
 
 
 def release(content: RecordDict) -> None:

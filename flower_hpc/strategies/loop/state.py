@@ -2,11 +2,13 @@
 
 import math
 import random
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...clock import WALL, Clock
+from ...protocol import UNNAMED
 from ..ledger import Ledger
 from ..situation import Situation
 
@@ -20,6 +22,8 @@ class RunState:
     ledger: Ledger = field(default_factory=Ledger)
     memory: dict[str, Any] = field(default_factory=dict)
     round: int = 0
+    key: str = field(default_factory=lambda: UNNAMED + secrets.token_hex(8))
+    """What tells this run from others on a node's disk; the same after a resume."""
     online: int = 0
     due_s: float = math.inf
     """When time alone cuts the present round, in seconds from its dispatch."""
@@ -37,10 +41,11 @@ class RunState:
     def to_tree(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
         ledger, rng = self.ledger.to_json(), self.rng.getstate()
-        return {"round": self.round, "ledger": ledger, "memory": self.memory, "rng": rng}
+        plain = {"round": self.round, "key": self.key, "memory": self.memory}
+        return {**plain, "ledger": ledger, "rng": rng}
 
     def restore(self, tree: Mapping[str, Any]) -> None:
         """Take over what :meth:`to_tree` gave."""
-        self.round, self.memory = tree["round"], tree["memory"]
+        self.round, self.key, self.memory = tree["round"], tree["key"], tree["memory"]
         self.ledger.restore(tree["ledger"])
         self.rng.setstate(tree["rng"])

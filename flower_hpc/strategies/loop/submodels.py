@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord
 
 from ...compression import Compression
 from ...compression.dropout import Kept, Shape, sub_shapes, take, where
-from ...compression.update import encode
+from ...compression.update import Seed, encode
 from ...errors import ReplyError
 from ...protocol import MOVING, WIDTH
 from ...records import NDArray, Sparse, Update, Weights, dense, is_inexact, subtract
@@ -53,13 +53,15 @@ class Submodels:
         """How much of the model each node gets."""
         return self.dropout.rate(nodes, seen)
 
-    def pack(self, node: str, number: int, rate: float, model: Model) -> tuple[ArrayRecord, Assignment]:
-        """A node's part in round ``number``, and what its message must say of it."""
+    def pack(
+        self, node: str, number: int, rate: float, model: Model, *, plain: bool
+    ) -> tuple[ArrayRecord, Assignment]:
+        """A node's part in round ``number``, exact if ``plain``, and what its message must say of it."""
         part = take(model.weights, self._kept(node, number, rate))
-        exact = Compression(small=self.how.small, up=self.how.down)
+        exact = Compression() if plain else Compression(small=self.how.small, up=self.how.down)
         codecs = {name: exact.codec_for(name, x) for name, x in part.items()}
         asks = {WIDTH: rate, MOVING: self.dropout.order != "ordered"}
-        return encode(part, codecs, f"down/{model.version}/{node}"), asks
+        return encode(part, codecs, Seed(f"down/{model.version}/{node}")), asks
 
     def like(self, flight: Flight) -> Weights:
         """Arrays of the shapes that a reply must have; they take no memory."""
