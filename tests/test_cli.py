@@ -160,6 +160,32 @@ def test_strategies_are_listed_with_parameters_defaults_and_papers(flower_hpc):
     code, out, _ = flower_hpc("strategies", "hinge")
     assert (code, "default 10" in out, "oort" in out) == (0, True, False)
     assert "no strategy or policy is called 'nope'" in refused(flower_hpc("strategies", "nope"))
+    code, out, _ = flower_hpc("strategies", "codec")
+    assert (code, "error_bounded" in out, "oort" in out) == (0, True, False)
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ("{up: topk(2)}", "ratio must be in (0, 1], got 2"),
+        ("{foo: 1}", "compression has no parameter 'foo'"),
+        ("{down: int8, delta: perhaps}", "delta must be true or false, got 'perhaps'"),
+        ("{delta: true}", "delta needs a codec in down"),
+        ("{rules: {'a.*': 3}}", "rule 'a.*' must be a codec, got 3"),
+        ("5", "compression: got 5, must be a codec or a mapping"),
+        ("int9", "unknown"),
+    ],
+)
+def test_a_compression_that_cannot_work_is_refused_by_up_and_run(flower_hpc, tmp_path, block, words):
+    text = f"name: lab\ncompression: {block}\nsites: {{a: {{nodes: 2}}}}\n"
+    (tmp_path / "federation.yaml").write_text(text)
+    assert words in refused(flower_hpc("up", "--dry-run"))
+    assert words in refused(flower_hpc("run", "benchmark"))
+
+
+def test_settings_of_compression_are_read_as_the_readme_writes_them(flower_hpc):
+    for setting in ("compression=int8(rounding=stochast)", "compression=topk(0.1,scope=layer)"):
+        assert "must be one of" in refused(flower_hpc("run", "benchmark", "--nodes", 2, "--set", setting))
 
 
 @pytest.mark.parametrize(

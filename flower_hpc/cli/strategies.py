@@ -11,20 +11,25 @@ from .common import OUT, Json, print_json
 
 
 def strategies(
-    name: Annotated[str | None, typer.Argument(help="Only this one.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Only this one, or this kind, such as `codec`.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
     """List strategies and the policies that they are made of: parameters, defaults, papers."""
     from ..strategies import describe  # Flower takes a second to import
 
     entries = [e for e in describe() if name in (None, e["name"])]
+    one = name is not None and bool(entries)
+    entries = entries or [e for e in describe() if name == e["kind"]]
     if not entries:
         known = ", ".join(e["name"] for e in describe())
         raise ConfigError(f"no strategy or policy is called {name!r}, known are {known}")
     if json:
         print_json(entries)
         return
-    if name is not None:
+    if one:
         (entry,) = entries
         OUT.print(f"{entry['kind']} {name}\n\n{entry['help']}", markup=False, highlight=False, soft_wrap=True)
         if entry["paper"]:

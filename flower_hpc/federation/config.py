@@ -160,7 +160,7 @@ class FederationConfig(_Model):
     @classmethod
     def _codec_or_mapping(cls, value: Any) -> Any:
         if value is not None and not isinstance(value, str | dict):
-            raise ValueError(f"got {value!r}, must be a codec or a mapping")
+            raise ValueError("a codec or a mapping")
         return value
 
     @property
