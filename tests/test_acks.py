@@ -49,6 +49,19 @@ def test_two_nodes_of_one_name_both_count(tmp_path):
     assert len(events(tmp_path, "reply_accepted")) == 2
 
 
+def test_an_update_that_weighs_nothing_is_sent_again():
+    """A node with no examples in the first round has its update counted in the second."""
+
+    def reply_of(partition, received):
+        seen.append(partition)
+        weight = 0 if partition == 0 and seen.count(0) == 1 else 1
+        return {"w": received["w"] + np.float32(1)}, {"num-examples": weight}
+
+    seen = []
+    w = run(grid_of(reply_of, 1, [CompressUpdates()]), 3, compression="int8", min_nodes=1)["w"]
+    np.testing.assert_allclose(w, 3, atol=0.05)
+
+
 def test_a_reply_with_a_made_up_ticket_is_told_and_does_not_count(tmp_path):
     class Liar(CompressUpdates):
         def __call__(self, msg, context, call_next):

@@ -208,7 +208,7 @@ def test_stages_join_with_shift_operators():
         ("int8(4)", r"bucket must be a whole number in \[8, 1048576\], got 4"),
         ("int8(1024, up)", "rounding must be one of nearest, stochastic, got 'up'"),
         ("zstd(99)", r"level must be a whole number in \[1, 22\], got 99"),
-        ("zstd >> int8", "a codec must be .sparsifier. >> .value codec. >> .byte codecs., each once, got zstd"),
+        ("zstd >> int8", "must be .sparsifier. >> .value codec. >> .byte codecs., each once, got zstd"),
         ("int8 >> int4", "a codec must be"),
         ("topk >> topk", "a codec must be"),
         ("identity >> zstd", "a codec must be made of codecs other than identity"),

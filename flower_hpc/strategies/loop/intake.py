@@ -164,11 +164,9 @@ class Intake:
         if worth > 0:
             part = Part(reply.weight / self._inclusion(name), worth, self._reader.steps(reply))
             norm = self._add(flight, message, reply, part, fresh=fresh, admitted=admitted)
-            if part.weight > 0:  # what weighs nothing is not part of a model
-                self.acks.wait([(name, ticket)])
             if norm is not None:
                 self._state.ledger.of(name).update_norm = math.sqrt(norm)
-        if self.control and change is not None and (worth > 0 or not ticket):
+        if self.control and change is not None and (worth * reply.weight > 0 or not ticket):
             # where an update with a ticket is dropped, its node takes its own change back
             self.control.add(change)
         self._remember(flight, reply, duration_s, worth, late=not fresh)
@@ -182,7 +180,9 @@ class Intake:
             base = self.bases[flight.version]
         elif not admitted:
             base = self.model.sent  # it will be joined to the next version
-        pot.tickets.append((flight.node.name, ticket_of(message)))
+        if part.weight > 0:  # what weighs nothing is not part of a model
+            pot.tickets.append((flight.node.name, ticket_of(message)))
+            self.acks.wait(pot.tickets[-1:])
         pot.joined, pot.late = pot.joined + 1, pot.late + (not fresh or not admitted)
         pot.counted += part.weight > 0
         return pot.batch.add(message, reply, part, self.model.sent, base)
