@@ -1,6 +1,5 @@
 """How nodes hear what became of their updates, and that deadlines then train no one away."""
 
-
 import numpy as np
 
 from compressed import TARGETS, distance, events, run

@@ -1,6 +1,5 @@
 """How models travel to the nodes: cast, or as changes, whose errors do not pile up."""
 
-
 import numpy as np
 import pytest
 

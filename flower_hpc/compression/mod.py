@@ -129,4 +129,3 @@ def difference(new: Weights, base: Weights) -> Weights | None:
     if {k: (x.shape, x.dtype) for k, x in new.items()} != {k: (x.shape, x.dtype) for k, x in base.items()}:
         return None
     return subtract(new, base)
-

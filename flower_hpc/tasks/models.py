@@ -80,9 +80,7 @@ class CharLSTM(nn.Module):
     (batch, steps) to (batch, characters). About 820,000 parameters with 80 characters.
     """
 
-    def __init__(
-        self, characters: int, embedding: int = 8, hidden: int = 256, width: float = 1.0
-    ) -> None:
+    def __init__(self, characters: int, embedding: int = 8, hidden: int = 256, width: float = 1.0) -> None:
         super().__init__()
         embedding, hidden = units(embedding, width), units(hidden, width)
         self.embed = nn.Embedding(characters, embedding)
