@@ -52,9 +52,9 @@ class Plan:
     """How much is trained: rounds, steps a node and round, examples a step; ``lr`` falls linearly to 0."""
 
     rounds: int = 40
-    steps: int = 16
-    lr: float = 0.006
-    batch_size: int = 8
+    steps: int = 32
+    lr: float = 0.01
+    batch_size: int = 16
     classes: int = 3
 
     def made(self, run: dict[str, Any]) -> bool:
