@@ -1,9 +1,9 @@
 """A float codec with a bound on its error: a grid, whose integers pcodec packs to nearly their entropy.
 
-pcodec (https://github.com/pcodec/pcodec, Rust) and not zfp: of a ResNet-18 update it makes less with half the
-error (3.8 times smaller at 0.003, zfp 3.3 times at 0.006; at equal tolerances 1.8 to 3.9 times less) and decodes
-five times as fast, since updates are noise without the smoothness that zfp and SZ predict from; and zfp
-reads beyond truncated input, which a server must not.
+pcodec (https://github.com/pcodec/pcodec, Rust) and not zfp: of a ResNet-18 update it makes less with half
+the error (3.8 times smaller at 0.003, zfp 3.3 times at 0.006; at equal tolerances 1.8 to 3.9 times less) and
+decodes five times as fast, since updates are noise without the smoothness that zfp and SZ predict from; and
+zfp reads beyond truncated input, which a server must not.
 """
 
 import math
