@@ -72,6 +72,7 @@ STATE_ENV = "FLOWER_HPC_STATE"
 NODE_STATE_ENV = "FLOWER_HPC_NODE_STATE"  # on a SuperNode: its own folder
 DATA_ENV = "FLOWER_HPC_DATA"
 UNNAMED = "unnamed-"  # run keys of runs without a name
+UNNAMED_AGE_S = 24 * 3600.0  # after which what was kept of them goes: nobody resumes one
 RESIDUALS = "residuals"  # in the node's folder: <node>/<run>/, what it keeps of its updates
 
 

@@ -141,17 +141,6 @@ def take(weights: Weights, kept: Kept) -> Weights:
     return small
 
 
-def put(weights: Weights, part: Weights, kept: Kept) -> None:
-    """Write a smaller model's values to their places, in place."""
-    for name, indices in kept.items():
-        weights[name][spread(indices)] = part[name]
-
-
-def spread(indices: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
-    """What to index the full array with: ``total[spread(kept[name])] += part[name]``."""
-    return np.ix_(*indices)
-
-
 def layout(shapes: Mapping[str, Shape]) -> dict[str, tuple[Axis, ...]]:
     """Where the units of each array are: axes of its leading dimensions; those left out are whole.
 

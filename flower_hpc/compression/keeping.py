@@ -15,14 +15,13 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context
 
-from ..protocol import NODE_STATE_ENV, RESIDUALS, UNNAMED
+from ..protocol import NODE_STATE_ENV, RESIDUALS, UNNAMED, UNNAMED_AGE_S
 from ..records import to_record, to_weights
 from ..storage import file_name, load_tree, pack, save_tree, unpack
 
 LOG = logging.getLogger("flwr.hpc")
 MAX_AGE_S = 14 * 24 * 3600.0
 MAX_GB = 20.0
-UNNAMED_AGE_S = 24 * 3600.0  # nobody resumes a run without a name
 
 
 class Keeping:

@@ -139,6 +139,11 @@ class Compression:
             raise ConfigError(f"{words}: {text[:200]!r}") from error
 
     @property
+    def downward(self) -> "Compression":
+        """As a model travels down: ``rules`` are the way up's, what is exact there is so here as well."""
+        return Compression(up=self.down, small=self.small)
+
+    @property
     def remembers(self) -> bool:
         """Whether nodes keep something from update to update."""
         lossy = [c for c in (self.up, *self.rules.values()) if c.stages and not c.lossless and not c.unbiased]

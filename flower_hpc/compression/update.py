@@ -8,7 +8,6 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from ..records import NDArray, Sparse, Weights, dense, is_inexact
-from .codec import Codec
 from .options import Compression
 from .sparsify import TopK
 from .wire import pack, unpack
@@ -34,7 +33,7 @@ NO_SEED = Seed()
 
 
 def encode_update(update: Weights, how: Compression, seed: Seed = NO_SEED) -> ArrayRecord:
-    """Write an update.
+    """Write an update, or a model; arrays that share a :class:`TopK` are cut together.
 
     Parameters
     ----------
@@ -45,14 +44,9 @@ def encode_update(update: Weights, how: Compression, seed: Seed = NO_SEED) -> Ar
     seed : Seed
         Of stochastic rounding and random choice.
     """
-    codecs = {name: how.codec_for(name, x) for name, x in update.items()}
-    return encode(update, codecs, seed)
-
-
-def encode(arrays: Weights, codecs: Mapping[str, Codec], seed: Seed = NO_SEED) -> ArrayRecord:
-    """Write arrays, each with its own codec; those that share a :class:`TopK` are cut together."""
+    arrays = {name: np.asarray(x) for name, x in update.items()}
+    codecs = {name: how.codec_for(name, x) for name, x in arrays.items()}
     keep: dict[str, NDArray] = {}
-    arrays = {name: np.asarray(x) for name, x in arrays.items()}
     for top in {c.stages[0] for c in codecs.values() if c.stages and isinstance(c.stages[0], TopK)}:
         keep |= top.choose({n: x for n, x in arrays.items() if codecs[n].stages[:1] == (top,)})
     found = {}
@@ -63,7 +57,7 @@ def encode(arrays: Weights, codecs: Mapping[str, Codec], seed: Seed = NO_SEED) -
 
 
 def decode(record: ArrayRecord) -> dict[str, NDArray | Sparse]:
-    """Read what :func:`encode` wrote."""
+    """Read what :func:`encode_update` wrote."""
     return {name: unpack(array) for name, array in record.items()}
 
 

@@ -5,12 +5,11 @@ import shutil
 from pathlib import Path
 
 from ..clock import WALL, Clock
-from ..protocol import RESIDUALS, UNNAMED
+from ..protocol import RESIDUALS, UNNAMED, UNNAMED_AGE_S
 from ..storage import file_name
 from .state import StateDir
 
 EVERY_S = 10.0
-UNNAMED_AGE_S = 24 * 3600.0
 
 
 class Janitor:

@@ -99,11 +99,12 @@ def compose(spec: str, settings: Sequence[str]) -> str:
 
 def with_default(spec: str, key: str, value: object) -> str:
     """A spec with one more setting where it is ours and does not have it: a federation's ``compression:``."""
-    if not spec.strip():
-        spec = "hybrid"
-    tree = ast.parse(spec, mode="eval").body if _readable(spec) else None
-    if tree is None or _name_of(tree) not in NAMES and not isinstance(tree, ast.BinOp):
-        return spec  # Flower's own, or for `parse` to refuse
+    try:
+        tree = ast.parse(spec.strip() or "hybrid", mode="eval").body
+    except (SyntaxError, ValueError):
+        return spec  # for `parse` to refuse
+    if _name_of(tree) not in NAMES and not isinstance(tree, ast.BinOp):
+        return spec  # Flower's own, or unknown
     if isinstance(tree, ast.Call) and any(k.arg == key for k in tree.keywords):
         return spec
     return compose(spec, [f"{key}={_spec_of(value)}"])
@@ -130,14 +131,6 @@ def from_mapping(block: object, *, inner: bool = False) -> str:
     if inner:
         return _with(_value(block["name"]), settings)
     return compose(block["name"], settings)
-
-
-def _readable(spec: str) -> bool:
-    try:
-        ast.parse(spec.strip(), mode="eval")
-    except (SyntaxError, ValueError):
-        return False
-    return True
 
 
 def _spec_of(value: object) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord
 
 from ...compression import Compression
-from ...compression.update import Seed, apply, decode, encode
+from ...compression.update import Seed, apply, decode, encode_update
 from ...protocol import DELTA_FROM, KEEP_MODEL, Mark
-from ...records import Weights, num_bytes, subtract, to_record
+from ...records import Weights, num_bytes, subtract, to_record, to_weights
 from ..work import Assignment
 from .collect import Online
 from .pots import Model
@@ -34,10 +34,11 @@ class Downlink:
     _decoders: set[str] = field(default_factory=set)
     _packed: tuple[int, ArrayRecord] | None = None
 
-    def follow(self, old: Model, weights: Weights, version: int) -> Weights:
-        """What the nodes will hold as ``version``, given what they held before."""
+    def follow(self, old: Model, record: ArrayRecord, version: int) -> Weights | None:
+        """What the nodes will hold as ``version``, given what they held before; None: the model itself."""
         if not self.how.delta:
-            return weights
+            return None
+        weights = to_weights(record)
         step = self._encode(subtract(weights, old.sent), version)
         self._steps[version] = step
         # a chain of changes that is longer than the model is not worth keeping
@@ -86,7 +87,4 @@ class Downlink:
         return self._packed[1]
 
     def _encode(self, arrays: Weights, version: int) -> ArrayRecord:
-        # rules are the uplink's; what it sends exactly for being small or a statistic is so here as well
-        exact = Compression(small=self.how.small, up=self.how.down)
-        codecs = {name: exact.codec_for(name, x) for name, x in arrays.items()}
-        return encode(arrays, codecs, Seed(f"down/{version}"))
+        return encode_update(arrays, self.how.downward, Seed(f"down/{version}"))

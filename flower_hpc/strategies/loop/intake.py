@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, Message
 
 from ...errors import ReplyError
 from ...protocol import ticket_of
-from ...records import Weights, num_bytes, to_weights
+from ...records import Weights, num_bytes
 from ...telemetry import EventLog
 from .acks import Acks
 from .collect import Flight
@@ -222,8 +222,7 @@ class Intake:
         """Make ``record`` the current model; keep the old ones that ``in_flight`` versions still need."""
         old, version = self.model, self.model.version + 1
         self.bases[old.version] = old.sent
-        sent = self.downlink.follow(old, to_weights(record), version) if self.downlink.how.delta else None
-        self.model = Model.of(record, version, sent)
+        self.model = Model.of(record, version, self.downlink.follow(old, record, version))
         self.acks.receive(self._joining.tickets)
         self._joining = self._new_pot()
         if self.control:

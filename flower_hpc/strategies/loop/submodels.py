@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord
 
 from ...compression import Compression
 from ...compression.dropout import Kept, Shape, sub_shapes, take, where
-from ...compression.update import Seed, encode
+from ...compression.update import Seed, encode_update
 from ...errors import ReplyError
 from ...protocol import MOVING, WIDTH
 from ...records import NDArray, Sparse, Update, Weights, dense, is_inexact, subtract
@@ -58,10 +58,9 @@ class Submodels:
     ) -> tuple[ArrayRecord, Assignment]:
         """A node's part in round ``number``, exact if ``plain``, and what its message must say of it."""
         part = take(model.weights, self._kept(node, number, rate))
-        exact = Compression() if plain else Compression(small=self.how.small, up=self.how.down)
-        codecs = {name: exact.codec_for(name, x) for name, x in part.items()}
+        how = Compression() if plain else self.how.downward
         asks = {WIDTH: rate, MOVING: self.dropout.order != "ordered"}
-        return encode(part, codecs, Seed(f"down/{model.version}/{node}")), asks
+        return encode_update(part, how, Seed(f"down/{model.version}/{node}")), asks
 
     def like(self, flight: Flight) -> Weights:
         """Arrays of the shapes that a reply must have; they take no memory."""
