@@ -28,6 +28,9 @@ class JobSpec:
         Variables on top of those of the environment it is submitted from; default none.
     stop_signal : signal.Signals
         What asks it to stop; default SIGINT, on which a SuperNode signs off within a second.
+    fingerprint : str
+        Stands for all that decides how it is started, but for what differs at each start, such as a free
+        port: a job that still runs is taken over only where it is the same. Default empty.
     """
 
     name: str
@@ -36,6 +39,7 @@ class JobSpec:
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGINT
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         if not self.command:
@@ -46,33 +50,74 @@ class JobSpec:
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """Where a job is in its life; the words that ``facts.jsonl`` uses too."""
 
     PENDING = "pending"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
     @property
     def final(self) -> bool:
         """True where it will not run again by itself."""
-        return self in (self.SUCCEEDED, self.FAILED, self.CANCELLED)
+        return self not in (self.PENDING, self.RUNNING, self.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """What is known of a job.
+
+    Parameters
+    ----------
+    state : JobState
+        Where it is.
+    reason : str
+        Why, in the scheduler's own words; default empty.
+    starts_at : float, optional
+        When a pending job is expected to start, in seconds since the epoch; default unknown.
+    where : str
+        The host that it runs on, as the scheduler names it; default unknown.
+    pid : int, optional
+        Of a process of this machine.
+    refused : bool
+        True where the scheduler never took it, and would not take it a second time either; default False.
+    """
+
+    state: JobState
+    reason: str = ""
+    starts_at: float | None = None
+    where: str = ""
+    pid: int | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """A job that an earlier launcher started and that has not ended: its id and its spec's fingerprint."""
+
+    job_id: str
+    fingerprint: str
 
 
 class Launcher(Protocol):
-    """What the controller of a federation asks of a scheduler."""
+    """What the controller of a federation asks of a scheduler; no method waits for one that is slow."""
 
     def render(self, spec: JobSpec) -> str:
         """What :meth:`submit` would start, for people to read; touches nothing."""
         ...
 
     def submit(self, spec: JobSpec) -> str:
-        """Start ``spec`` and return the id that the other methods take; LaunchError where it cannot."""
+        """Start ``spec`` and return the id that the other methods take; LaunchError where it cannot.
+
+        A launcher that hands jobs over in the background tells in :meth:`status` what was refused.
+        """
         ...
 
-    def state(self, job_id: str) -> JobState:
+    def status(self, job_id: str) -> JobStatus:
         """Where the job is; UNKNOWN for an id that this launcher did not give."""
         ...
 
@@ -85,4 +130,15 @@ class Launcher(Protocol):
 
     def logs(self, job_id: str, max_bytes: int = 65536) -> str:
         """The last ``max_bytes`` of what the job wrote since it was submitted; default 64 KiB."""
+        ...
+
+    def adopt(self) -> Mapping[str, Found]:
+        """By the name of its spec: what an earlier launcher with the same memory started and still lives.
+
+        Whoever calls it goes on with those ids, or cancels them.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and connections; jobs go on."""
         ...
