@@ -3,12 +3,13 @@
 ::
 
     name: lab                    # a-z, 0-9 and '-'; default "local"
-    security: tls                # tls (default) or insecure
+    security: tls                # tls (default), insecure, or a mapping: see Security
     partitions: 4                # of the data; default: the nodes at the first `up`; fixed from then on
     superlink: {host: 127.0.0.1, port: null}   # a loopback address; port null = a free one is found
+    gateway: {host: 0.0.0.0, port: null, address: login1}   # for nodes beyond this machine
     sites:
       here:                      # its nodes are named here-0, here-1, ...
-        launcher: local          # local = processes of this machine (default)
+        launcher: local          # local = processes of this machine (default); slurm: see sites.py
         nodes: 4
         data_dir: data           # handed to the nodes as `data-dir`; relative to this file
         node_config: {slowdown: 1}             # more scalars for each node's config
@@ -17,93 +18,19 @@
 """
 
 import ipaddress
-import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
-from ..protocol import NODE_NAME, NUM_PARTITIONS, PARTITION_ID
 from .explain import explain
+from .sites import AnySite, Name, Strict
 from .yamlfile import read_yaml
 
-Scalar = bool | int | float | str
-DATA_DIR = "data-dir"
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
-KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-OURS = {
-    NODE_NAME: "set by the federation",
-    PARTITION_ID: "set by the federation",
-    NUM_PARTITIONS: "set by the federation",
-    DATA_DIR: "written as the site's data_dir",
-}
 
-
-def check_name(name: str) -> str:
-    """Refuse what cannot be a folder, a TOML key and part of a node's name."""
-    if not NAME.fullmatch(name):
-        raise ValueError("1 to 50 of a-z, 0-9 and '-', not at its ends")
-    if name == "default":
-        raise ValueError("another word: Flower keeps 'default' for itself")
-    return name
-
-
-def check_scalars(values: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what Flower's node-config cannot carry."""
-    for key, value in values.items():
-        if not isinstance(key, str) or not KEY.fullmatch(key):
-            raise ValueError(f"a mapping whose keys are letters, digits, '_' and '-' ({key!r} is not)")
-        if key in OURS:
-            raise ValueError(f"a mapping without {key!r}, which is {OURS[key]}")
-        fits = isinstance(value, bool | int | float | str)
-        if not fits or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"a mapping to numbers, strings, true or false ({key!r} is not)")
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError(f"a mapping to numbers of at most 64 bits ({key!r} is not)")
-        if isinstance(value, str) and (not value.isprintable() or {"'", '"'} <= set(value)):
-            raise ValueError(f"a mapping to strings of one line, with one kind of quotes ({key!r} is not)")
-    return values
-
-
-def check_env(values: Any) -> Any:
-    """Numbers may be written without quotes."""
-    if not isinstance(values, Mapping):
-        return values
-    for key, value in values.items():
-        if not isinstance(key, str) or not VARIABLE.fullmatch(key):
-            raise ValueError(f"a mapping whose keys are names of variables ({key!r} is not)")
-        if isinstance(value, bool) or not isinstance(value, int | float | str) or "\0" in str(value):
-            raise ValueError(f"a mapping to strings or numbers ({key!r} is not)")
-    return {key: str(value) for key, value in values.items()}
-
-
-Name = Annotated[str, AfterValidator(check_name)]
-Scalars = Annotated[dict[str, Any], AfterValidator(check_scalars)]
-Variables = Annotated[dict[str, str], BeforeValidator(check_env)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-MOST_NODES = 1000  # of a site: each is a process, and a slip of the finger should not start a million
-
-
-class SuperLinkConfig(_Model):
+class SuperLinkConfig(Strict):
     """Where the SuperLink listens: a loopback address, and a port (default: a free one is found)."""
 
     host: str = "127.0.0.1"
@@ -122,39 +49,69 @@ class SuperLinkConfig(_Model):
         return host
 
 
-class Site(_Model):
-    """Nodes that are started in one way, at one place."""
+class GatewayConfig(Strict):
+    """The door for nodes beyond this machine: where it listens, and the address that those nodes know."""
 
-    launcher: Literal["local"] = "local"
-    nodes: int = Field(ge=1, le=MOST_NODES)
-    data_dir: str | None = None
-    node_config: Scalars = {}
-    per_node: dict[str, Scalars] = {}
-    env: Variables = {}
+    host: str = "0.0.0.0"
+    port: int | None = Field(default=None, ge=1, le=65535)
+    address: str | None = None
+    """Default: this machine's name."""
 
-    @field_validator("data_dir")
+    @field_validator("host")
     @classmethod
-    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return None
-        base = (info.context or {}).get("base", Path.cwd())
-        path = str((base / Path(value).expanduser()).resolve())
-        check_scalars({"path": path})
-        return path
+    def _an_address(cls, host: str) -> str:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError("an IP address of this machine, such as 0.0.0.0") from None
+        return host
+
+    @field_validator("address")
+    @classmethod
+    def _a_host(cls, address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+", address):
+            raise ValueError("a host name or an IP address")
+        return address
 
 
-class FederationConfig(_Model):
+class Security(Strict):
+    """How the federation is protected.
+
+    Parameters
+    ----------
+    mode : {"tls", "insecure"}
+        TLS and keys of nodes, or neither, for tests. Default ``tls``.
+    network : {"auto", "private", "host"}
+        Where the SuperLink and its ServerApps live: ``private`` is a network of their own, in which nobody
+        else of this host can reach them and from which they reach nothing else. Default ``auto``: private
+        where other people use this host or nodes come from beyond it, and where the system allows it.
+    shared_host : {"refuse", "accept"}
+        What to do where other people use this host and no private network can be had. Default ``refuse``.
+    """
+
+    mode: Literal["tls", "insecure"] = "tls"
+    network: Literal["auto", "private", "host"] = "auto"
+    shared_host: Literal["refuse", "accept"] = "refuse"
+
+
+class FederationConfig(Strict):
     """A SuperLink and the sites whose nodes join it."""
 
     name: Name = "local"
-    security: Literal["tls", "insecure"] = "tls"
+    security: Security = Security()
     partitions: int | None = Field(default=None, ge=1)
     strategy: str | dict[str, Any] | None = None
     """For runs that name none: a spec, or a mapping with ``name`` and settings; the strategies judge it."""
     compression: Any = None
     """For runs whose strategy names none: a codec, or a mapping of the parameters of ``Compression``."""
     superlink: SuperLinkConfig = SuperLinkConfig()
-    sites: dict[Name, Site] = Field(min_length=1)
+    gateway: GatewayConfig = GatewayConfig()
+    sites: dict[Name, AnySite] = Field(min_length=1)
+
+    @field_validator("security", mode="before")
+    @classmethod
+    def _a_word(cls, value: Any) -> Any:
+        return {"mode": value} if isinstance(value, str) else value
 
     @field_validator("compression")
     @classmethod
@@ -168,11 +125,23 @@ class FederationConfig(_Model):
         """How many nodes each site has."""
         return {name: site.nodes for name, site in self.sites.items()}
 
+    @property
+    def tls(self) -> bool:
+        """Whether there are certificates and keys of nodes."""
+        return self.security.mode == "tls"
+
+    @property
+    def remote(self) -> bool:
+        """Whether nodes run beyond this machine."""
+        return any(site.remote for site in self.sites.values())
+
     @model_validator(mode="after")
     def _consistent(self) -> "FederationConfig":
         total = sum(self.counts.values())
         if self.partitions is not None and total > self.partitions:
             raise ValueError(f"partitions: got {self.partitions}, must be at least the {total} nodes in all")
+        if self.remote and not self.tls:
+            raise ValueError("security: got 'insecure', must be tls where nodes run beyond this machine")
         for name, site in self.sites.items():
             for node in site.per_node:
                 if not re.fullmatch(rf"{re.escape(name)}-(0|[1-9][0-9]*)", node):

@@ -1,28 +1,33 @@
 """What keeps a federation as it shall be: reads desired.json, writes status.json, speaks to launchers."""
 
 import logging
-import os
 from collections.abc import Mapping
 
 from ..clock import WALL
 from ..errors import FederationError, FlowerHpcError
-from ..launchers import Launcher, LocalLauncher
+from ..launchers import Found, Launcher
 from . import leftovers
 from .desired import Desired, Saved
+from .door import Door, furnish, take_down
+from .facts import Facts
 from .identity import ensure_node_key, ensure_tls
 from .janitor import Janitor
 from .jobs import NodePlan, plan_nodes
+from .keeper import Keeper
+from .launching import Launchers
 from .node import Node
 from .registrar import Registrar
-from .roster import Roster, roster_for
+from .reporting import report
+from .roster import Roster, names_of, roster_for
 from .state import OWNER_LOCK, StateDir, write_json
-from .status import NodeState, State, Status, SuperLinkStatus
+from .status import NodeState, Status
 from .superlink import SuperLink
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-SHUTDOWN_S = 10.0
+SHUTDOWN_S, BATCH_SHUTDOWN_S = 10.0, 60.0
+SETTLE_S = 300.0
 
 
 class Controller:
@@ -32,36 +37,71 @@ class Controller:
     ----------
     state : StateDir
         The federation's state folder, with its federation.json and desired.json.
-    launchers : mapping of str to Launcher, optional
-        By the name that a site gives; default: ``local``.
+    launchers : Launchers, optional
+        Default: those that the sites name.
     """
 
-    def __init__(self, state: StateDir, launchers: Mapping[str, Launcher] | None = None) -> None:
+    def __init__(self, state: StateDir, launchers: Launchers | None = None) -> None:
         self.state = state
-        self.launchers = launchers if launchers is not None else {"local": LocalLauncher()}
+        self.launchers = launchers or Launchers(state)
         self.stopping = False
-        self._was_ready = False
+        self.was_ready = False
         self._written: Status | None = None
         self._seen: int | None = None
-        self._taken: set[int] = set()
-        self._nodes: dict[str, Node] = {}
+        self.nodes: dict[str, Node] = {}
+        self._found: dict[Launcher, dict[str, Found]] = {}
         self._load()
-        if self.config.security == "tls":
+        if self.config.tls:
             ensure_tls(state, self.config.superlink.host)
-        self.superlink = SuperLink(self.config, state, self.launchers["local"])
+        here = self.launchers.here
+        self.facts = Facts(state.path)
+        self.superlink = SuperLink(self.config, state, here)
+        self.door = Door(self.config, state, here)
         self.janitor = Janitor(state)
-        self.registrar = Registrar(self.config.name, state, self.launchers["local"])
+        self.registrar = Registrar(self.config.name, state, here)
 
     def run(self) -> None:
         """Keep the federation until it is asked to stop, then stop all of it."""
         try:
-            leftovers.end(self.state)
-            self.superlink.keeper.start()
+            self.begin()
             while not self.stopping:
                 self.step()
                 WALL.sleep(TICK_S)
         finally:
             self.shutdown()
+
+    def once(self, timeout_s: float = SETTLE_S) -> None:
+        """Bring all that is missing on its way, and leave it to itself: for a cron job.
+
+        Returns when every node is online, or waits in a queue, or failed; after ``timeout_s`` in any case.
+        """
+        self.begin()
+        deadline = WALL.now() + timeout_s
+        while not self.stopping and WALL.now() < deadline:
+            self.step()
+            done = (NodeState.ONLINE, NodeState.QUEUED, NodeState.FAILED)
+            states = [node.keeper.state for node in self.nodes.values()]
+            if len(states) == sum(self.desired.nodes.values()) and all(state in done for state in states):
+                break
+            WALL.sleep(TICK_S)
+        if self.stopping:
+            self.shutdown()
+        else:
+            self.launchers.close()
+
+    def begin(self) -> None:
+        """Take over what an earlier controller left, and end what nobody will watch."""
+        self._adopt(self.launchers.here)
+        for name in self.config.sites:
+            self._adopt(self.launchers.of(self.config, name))
+        self._start(self.superlink.keeper)
+        here = self._found[self.launchers.here]
+        for name in set(here) - set(names_of(self.desired.nodes)) - set(self.door.names()):
+            self.launchers.here.cancel(here.pop(name).job_id, force=True)
+        kept = {int(found.job_id) for found in here.values()}
+        if self.superlink.keeper.job is not None:
+            kept.add(int(self.superlink.keeper.job))
+        leftovers.end(self.state, spare=kept)
 
     def step(self) -> None:
         """Look at everything once."""
@@ -79,18 +119,31 @@ class Controller:
         """Stop the nodes, which sign off, then the SuperLink; what is left after seconds is killed."""
         self.stopping = True
         self.registrar.stop()
-        keepers = [node.keeper for node in self._nodes.values()]
-        for group in (keepers, [self.superlink.keeper]):
+        take_down(self.config, self.state)
+        keepers = [node.keeper for node in self.nodes.values()]
+        patience = BATCH_SHUTDOWN_S if self.launchers.batch() else SHUTDOWN_S
+        link = [*self.door.keepers.values(), self.superlink.keeper]
+        for group, seconds in ((keepers, patience), (link, SHUTDOWN_S)):
             for keeper in group:
                 keeper.stop()
-            deadline = WALL.now() + SHUTDOWN_S
+            deadline = WALL.now() + seconds
             while not all(keeper.stopped for keeper in group) and WALL.now() < deadline:
                 for keeper in group:
                     keeper.tick()
                 self._write()
                 WALL.sleep(TICK_S / 4)
+        self.launchers.close()
         leftovers.end(self.state)  # the SuperLink's SuperExec and ServerApps have sessions of their own
         self._write()
+
+    def _adopt(self, launcher: Launcher) -> None:
+        if launcher not in self._found:
+            self._found[launcher] = dict(launcher.adopt())
+
+    def _start(self, keeper: Keeper) -> None:
+        found = self._found.setdefault(keeper.launcher, {}).pop(keeper.name, None)
+        if found is None or not keeper.take_over(found):
+            keeper.start()
 
     def _look_at_wishes(self) -> None:
         try:
@@ -114,22 +167,25 @@ class Controller:
         self.config, self.desired, self._owned = saved.config, desired, saved.ephemeral
 
     def _reconcile(self) -> None:
-        wanted = plan_nodes(self.config, self.roster, self.desired.nodes, self.superlink.address)
-        for name, node in list(self._nodes.items()):
+        endpoint = self.superlink.link.endpoint
+        wanted = plan_nodes(self.config, self.roster, self.desired.nodes, endpoint, self.state)
+        for name, node in list(self.nodes.items()):
             if name not in wanted and not node.keeper.stopped:
                 node.keeper.stop()
             elif name not in wanted:
-                del self._nodes[name]
-        if self.superlink.keeper.state is NodeState.ONLINE:
+                del self.nodes[name]
+        if self._link_is_up():
             self._register(wanted)
+            self.door.config = self.config
+            self.door.tick(self.superlink.link, self._start)
         for name, plan in wanted.items():
             self._want(name, plan)
-        for node in self._nodes.values():
-            node.keeper.tick()
+        for node in self.nodes.values():
+            node.tick()
             self._learn(node)
 
     def _register(self, wanted: Mapping[str, NodePlan]) -> None:
-        if self.config.security == "insecure":
+        if not self.config.tls:
             return
         for name, node_id in self.registrar.results():
             self.roster = self.roster.learn(name, node_id, registered=True)
@@ -137,22 +193,32 @@ class Controller:
         new = [name for name in wanted if not self.roster.members[name].registered]
         for name in new:
             ensure_node_key(self.state.keys, name)
-        self.registrar.tick(new)
+        self.registrar.tick(new, self.superlink.link)
 
     def _want(self, name: str, plan: NodePlan) -> None:
-        node = self._nodes.get(name)
+        node = self.nodes.get(name)
         if node is None:
-            launcher = self.launchers[self.config.sites[plan.site].launcher]
-            node = self._nodes[name] = Node(plan, self.state, launcher, self._taken)
+            node = self.nodes[name] = self._new(plan)
         elif node.plan != plan:
             node.plan = plan
             if not node.keeper.stopped:
                 log.info("%s is started anew: its settings changed", name)
                 node.keeper.restart()
         # without its registration the SuperLink refuses it; without the SuperLink it only waits
-        known = self.config.security == "insecure" or self.roster.members[name].registered
-        if node.keeper.state in (NodeState.STOPPED, NodeState.STOPPING) and known and self._link_is_up():
-            node.keeper.start()
+        known = not self.config.tls or self.roster.members[name].registered
+        ready = known and self._link_is_up() and (plan.folder is None or self.door.is_open)
+        if node.keeper.state in (NodeState.STOPPED, NodeState.STOPPING) and ready:
+            self._start(node.keeper)
+
+    def _new(self, plan: NodePlan) -> Node:
+        launcher = self.launchers.of(self.config, plan.site)
+        self._adopt(launcher)
+
+        def prepare() -> None:
+            if plan.folder is not None:
+                furnish(self.config, self.state, plan.site, plan.name)
+
+        return Node(plan, self.state, launcher, self.facts, prepare)
 
     def _link_is_up(self) -> bool:
         return self.superlink.keeper.state is NodeState.ONLINE
@@ -163,49 +229,8 @@ class Controller:
             self.roster = self.roster.learn(node.plan.name, node.node_id, registered=known.registered)
             self.roster.write(self.state.roster)
 
-    def status(self) -> Status:
-        """How it is now."""
-        waiting = (
-            NodeState.STOPPED
-            if self.stopping
-            else NodeState.FAILED
-            if self.registrar.failed
-            else NodeState.STARTING
-        )
-        nodes = tuple(
-            node.status(self.roster.members[name].node_id, waiting)
-            for name, node in sorted(self._nodes.items(), key=_by_index)
-        )
-        link = self.superlink.keeper
-        wanted = sum(self.desired.nodes.values())
-        settled = len(nodes) == wanted and all(node.state is NodeState.ONLINE for node in nodes)
-        ready = link.state is NodeState.ONLINE and settled and not self.stopping
-        self._was_ready = self._was_ready or ready
-        up = State.READY if ready else State.DEGRADED if self._was_ready else State.STARTING
-        return Status(
-            name=self.config.name,
-            state=State.STOPPING if self.stopping else up,
-            ready=ready,
-            generation=self.desired.generation,
-            controller_pid=os.getpid(),
-            superlink=SuperLinkStatus(
-                state=link.state,
-                pid=int(link.job) if link.job else None,
-                restarts=link.restarts,
-                address=self.superlink.address,
-                since=link.since,
-            ),
-            nodes=nodes,
-            wanted=wanted,
-        )
-
     def _write(self) -> None:
-        status = self.status()
+        status = report(self)
         if status != self._written:
             write_json(self.state.status, status.to_json())
             self._written = status
-
-
-def _by_index(item: tuple[str, Node]) -> tuple[str, int]:
-    site, _, index = item[0].rpartition("-")
-    return site, int(index)

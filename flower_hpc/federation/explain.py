@@ -7,13 +7,23 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from .sites import KINDS
+
 ALLOWED = {
     "name": "a string",
-    "security": "one of: tls, insecure",
+    "security": "tls, insecure, or a mapping of mode, network, shared_host",
     "partitions": "an integer >= 1",
     "host": "a string",
     "port": "an integer from 1 to 65535, or null",
-    "launcher": "one of: local",
+    "launcher": f"one of: {', '.join(KINDS)}",
+    "gateway": "a mapping",
+    "shared_host": "one of: refuse, accept",
+    "cpus": "an integer from 1 to 4096",
+    "time": "minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS, at most a year",
+    "setup": "a list of lines of bash",
+    "relay": "true or false",
+    "poll_s": "seconds from 0.5 to 3600",
+    "lead_s": "whole seconds from 0 to 86400",
     "nodes": "an integer from 1 to 1000",
     "data_dir": "a string",
     "sites": "a mapping of at least one site's name to its settings",
@@ -24,10 +34,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first mistake of ``error`` in words; a misspelt field before the one that is missing for it."""
     mistakes = error.errors(include_url=False)
     first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
-    path = [str(part) for part in first["loc"] if part != "[key]"]
+    path, sites = _path(first["loc"])
     where, kind = ".".join(path), first["type"]
     if kind == "extra_forbidden":
-        known = ", ".join(_fields(model, path[:-1]))
+        known = ", ".join(sites.model_fields if sites and len(path) == 3 else _fields(model, path[:-1]))
         return f"{where}: unknown field, must be one of: {known}"
     if kind == "missing":
         return f"{where}: is missing, must be {ALLOWED.get(path[-1], 'given')}"
@@ -35,12 +45,25 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return str(first["ctx"]["error"])
     if kind == "value_error":
         allowed = str(first["ctx"]["error"])
+    elif kind == "union_tag_invalid":
+        tag = first["ctx"]["tag"]
+        return f"{where}.launcher: got {tag!r}, must be {ALLOWED['launcher']}"
     elif kind in ("dict_type", "model_type", "model_attributes_type"):
         allowed = ALLOWED.get(where, "a mapping")
+    elif kind == "literal_error":
+        allowed = f"one of: {first['ctx']['expected'].replace(' or ', ', ').replace(chr(39), '')}"
     else:
         allowed = ALLOWED.get(path[-1], "a string") if path else "a mapping"
     got = _short(first["input"])
     return f"{where}: got {got}, must be {allowed}" if where else f"got {got}, must be {allowed}"
+
+
+def _path(loc: tuple[str | int, ...]) -> tuple[list[str], type[BaseModel] | None]:
+    """The path as the file has it, and the kind of site that it leads into, which is pydantic's tag."""
+    parts = [str(part) for part in loc if part != "[key]"]
+    if len(parts) > 2 and parts[0] == "sites" and parts[2] in KINDS:
+        return [*parts[:2], *parts[3:]], KINDS[parts[2]]
+    return parts, None
 
 
 def _short(value: Any) -> str:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FederationError
-from ..launchers import LocalLauncher
 from . import leftovers
-from .config import FederationConfig, Scalar
+from .config import FederationConfig
 from .desired import Desired, Saved
-from .jobs import plan_nodes, superlink_job, supernode_job
+from .jobs import gateway_job, plan_nodes, superlink_job, supernode_job
+from .launching import Launchers
+from .link import Link, socket_path, wants_private, why_refused
 from .roster import Roster, names_of, roster_for
+from .sites import Scalar
 from .starting import converge, let_it_stop, start
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir, home
 from .status import NodeState, NodeStatus, State, Status
@@ -130,14 +132,14 @@ class Federation:
     def warnings(self) -> list[str]:
         """What its user should know before it is brought up."""
         found = []
-        if self.config.security == "insecure":
+        if not self.config.tls:
             found.append(
                 "security: insecure: no TLS, no node keys: who reaches the SuperLink can join and submit runs"
             )
-        if leftovers.shared_host():
+        if leftovers.shared_host() and not wants_private(self.config):
             found.append(
-                "other people use this host and its loopback is open to them: who finds the ports can try "
-                "to send work that runs as you; prefer a machine or a job of your own"
+                "security.shared_host: accept: other people use this host and its loopback is open to them: "
+                "who finds the SuperLink's port can have code run as you"
             )
         return found
 
@@ -189,12 +191,17 @@ class Federation:
         """What :meth:`up` would start: ``name`` and ``command`` of each process; starts and makes nothing."""
         self._check()
         roster = roster_for(self.config, Roster.read(self._state.roster), self.config.counts)
-        link, launcher, free = self.config.superlink, LocalLauncher(), "FREE_PORT"
-        address = f"{link.host}:{link.port or free}"
-        jobs = [superlink_job(self.config, self._state, link.port or free)]
-        plans = plan_nodes(self.config, roster, self.config.counts, address)
-        jobs += [supernode_job(plan, self._state, free) for plan in plans.values()]
-        return [{"name": job.name, "command": launcher.render(job)} for job in jobs]
+        host, port = self.config.superlink.host, self.config.superlink.port or 0
+        link = Link(host, port, socket_path(self._state) if wants_private(self.config) else None)
+        launchers, config = Launchers(self._state), self.config
+        steps = [(superlink_job(config, self._state, port, link.path), launchers.here)]
+        if config.remote:
+            steps.append(
+                (gateway_job(config, self._state, config.gateway.port or 0, link.endpoint), launchers.here)
+            )
+        for plan in plan_nodes(config, roster, config.counts, link.endpoint, self._state).values():
+            steps.append((supernode_job(plan, self._state), launchers.of(config, plan.site)))
+        return [{"name": job.name, "command": launcher.render(job)} for job, launcher in steps]
 
     # -- changing it -------------------------------------------------------------------------------
 
@@ -288,8 +295,10 @@ class Federation:
     # -- how ---------------------------------------------------------------------------------------
 
     def _check(self) -> None:
+        if not self.is_up() and (reason := why_refused(self.config)):
+            raise ConfigError(reason)
         for name, site in self.config.sites.items():
-            if site.data_dir is not None and not Path(site.data_dir).is_dir():
+            if not site.remote and site.data_dir is not None and not Path(site.data_dir).is_dir():
                 raise ConfigError(
                     f"sites.{name}.data_dir: got {site.data_dir!r}, must be a folder that exists"
                 )

@@ -8,22 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FederationError
+from ..launchers.filling import PYTHON
+from .link import Link
+from .state import StateDir
 
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
-def program(name: str) -> str:
-    """A program of Flower's, from the environment that this package runs in."""
-    return str(Path(sys.executable).parent / name)
+def command(state_dir: Path, *args: str) -> tuple[list[str], dict[str, str]]:
+    """``flwr ARGS`` as a command and its environment, so that it reaches the federation's SuperLink."""
+    state = StateDir(state_dir)
+    link = Link.read(state)
+    words = [str(Path(sys.executable).parent / "flwr"), *args]
+    if link is not None:
+        words = [sys.executable if word == PYTHON else word for word in link.inside(words)]
+    return words, os.environ | QUIET | {"FLWR_HOME": str(state.flwr)}
 
 
-def flwr(home: Path, *args: str, timeout_s: float = 120) -> dict[str, Any]:
+def flwr(state_dir: Path, *args: str, timeout_s: float = 120) -> dict[str, Any]:
     """Run ``flwr ARGS --format json`` and return what it says.
 
     Parameters
     ----------
-    home : Path
-        The ``FLWR_HOME`` with the connection in it.
+    state_dir : Path
+        The federation's state folder, with the connection in it.
     *args : str
         Subcommand and arguments.
     timeout_s : float
@@ -34,12 +42,11 @@ def flwr(home: Path, *args: str, timeout_s: float = 120) -> dict[str, Any]:
     FederationError
         It failed, timed out, or did not print JSON; with its own words in one line.
     """
-    env = os.environ | QUIET | {"FLWR_HOME": str(home)}
-    command = [program("flwr"), *args, "--format", "json"]
+    words, env = command(state_dir, *args, "--format", "json")
     try:
         # a group of its own: Ctrl-C is for us to handle, not for it to half-handle
         done = subprocess.run(
-            command,
+            words,
             env=env,
             capture_output=True,
             text=True,
@@ -56,8 +63,8 @@ def flwr(home: Path, *args: str, timeout_s: float = 120) -> dict[str, Any]:
     except ValueError as error:
         raise FederationError(f"flwr {args[0]} failed: {_last_words(done.stdout + done.stderr)}") from error
     if not isinstance(said, dict) or not said.get("success", False):
-        words = said.get("error-message", "") if isinstance(said, dict) else ""
-        raise FederationError(f"flwr {args[0]} failed: {_last_words(str(words) or done.stderr)}")
+        why = said.get("error-message", "") if isinstance(said, dict) else ""
+        raise FederationError(f"flwr {args[0]} failed: {_last_words(str(why) or done.stderr)}")
     return said
 
 

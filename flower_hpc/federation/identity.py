@@ -50,9 +50,9 @@ def ensure_node_key(keys: Path, name: str) -> Path:
         encoding, form = serialization.Encoding, serialization.PublicFormat
         private = serialization.PrivateFormat.OpenSSH
         words = key.public_key().public_bytes(encoding.OpenSSH, form.OpenSSH)
-        _write(public, words + f" {name}\n".encode(), 0o644)
+        write_private(public, words + f" {name}\n".encode(), 0o644)
         # the private key last: where it is, its public half is
-        _write(path, key.private_bytes(encoding.PEM, private, serialization.NoEncryption()), 0o600)
+        write_private(path, key.private_bytes(encoding.PEM, private, serialization.NoEncryption()), 0o600)
     return path
 
 
@@ -65,8 +65,8 @@ def _make_ca(state: StateDir, now: datetime.datetime) -> None:
         .add_extension(_usage(sign_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(state.ca_key, _pem(key), 0o600)
-    _write(state.ca, cert.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_private(state.ca_key, _pem(key), 0o600)
+    write_private(state.ca, cert.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _make_server(state: StateDir, host: str, now: datetime.datetime) -> None:
@@ -88,8 +88,8 @@ def _make_server(state: StateDir, host: str, now: datetime.datetime) -> None:
         .add_extension(issuer_id, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    _write(state.server_key, _pem(key), 0o600)
-    _write(state.server_cert, cert.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_private(state.server_key, _pem(key), 0o600)
+    write_private(state.server_cert, cert.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _serves(path: Path, host: str, now: datetime.datetime) -> bool:
@@ -143,7 +143,8 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write_private(path: Path, content: bytes, mode: int) -> None:
+    """Replace a file; it has its mode from its first byte on."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     # the mode from the first byte on: chmod afterwards would leave a moment

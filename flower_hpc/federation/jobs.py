@@ -1,22 +1,24 @@
 """What a federation's processes are: pure translations from its config to job specs."""
 
+import hashlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..launchers import JobSpec
-from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, PARTITION_ID, STATE_ENV
-from .config import DATA_DIR, FederationConfig, Scalar
-from .flwr_cli import QUIET, program
+from ..launchers import JobSpec, SlurmOptions
+from ..launchers.filling import DOOR
+from ..launchers.ports import join
+from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, OFFLOAD_ENV, PARTITION_ID, STATE_ENV
+from .config import FederationConfig
+from .flwr_cli import QUIET
+from .link import ENCLOSED, Link
 from .roster import Roster, names_of
-from .state import StateDir
+from .sites import DATA_DIR, Scalar, Site, SlurmSite
+from .state import OWNER_ENV, StateDir
 
-OWNER_ENV = "FLOWER_HPC_OWNER"
-"""Set on every process that belongs to a federation: its state folder. What is left over is found by it."""
 POLL_S = "0.2"  # Flower's default of 1 s is a second of every message
 
 
@@ -27,24 +29,35 @@ class NodePlan:
     name: str
     site: str
     partition: int
-    superlink: str
+    link: str
+    """The SuperLink's endpoint for it, such as ``tcp:127.0.0.1:8000``; empty where a door file says it."""
     tls: bool
     config: Mapping[str, Scalar]
     env: Mapping[str, str] = field(default_factory=dict)
+    network: str = "host"
+    folder: Path | None = None
+    """The site's folder that its hosts share; None for a process of this machine."""
+    batch: SlurmOptions | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same plan."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
 def plan_nodes(
-    config: FederationConfig, roster: Roster, counts: Mapping[str, int], superlink: str
+    config: FederationConfig, roster: Roster, counts: Mapping[str, int], link: str, state: StateDir
 ) -> dict[str, NodePlan]:
-    """The nodes that shall run, by name."""
+    """The nodes that shall run, by name; ``link`` is the SuperLink's endpoint on this machine."""
     plans = {}
-    threads = _threads(sum(counts.values()))
+    here = sum(counts.get(name, 0) for name, site in config.sites.items() if not site.remote)
     for site_name, site in config.sites.items():
+        folder = site_folder(config, site_name, state) if site.remote else None
+        batch = site.batch(folder / "jobs") if isinstance(site, SlurmSite) and folder else None
         for name in names_of({site_name: counts.get(site_name, 0)}):
-            partition = roster.members[name].partition
             ours: dict[str, Scalar] = {
                 NODE_NAME: name,
-                PARTITION_ID: partition,
+                PARTITION_ID: roster.members[name].partition,
                 NUM_PARTITIONS: roster.partitions,
             }
             data: dict[str, Scalar] = {DATA_DIR: site.data_dir} if site.data_dir else {}
@@ -52,25 +65,65 @@ def plan_nodes(
             plans[name] = NodePlan(
                 name=name,
                 site=site_name,
-                partition=partition,
-                superlink=superlink,
-                tls=config.security == "tls",
+                partition=roster.members[name].partition,
+                link="" if site.remote else link,
+                tls=config.tls,
                 config=ours | data | extra,
-                env=threads | dict(site.env),
+                env=({} if site.remote else threads(here))
+                | offloading(site, config, site_name, state)
+                | site.env,
+                network=network_of(site, link),
+                folder=folder,
+                batch=batch,
             )
     return plans
 
 
-def superlink_job(config: FederationConfig, state: StateDir, port: int | str) -> JobSpec:
-    """The SuperLink, on ``port``; its ServerApps inherit folder and environment."""
-    command = [program("flower-superlink"), "--host", config.superlink.host, "--port", str(port)]
+def network_of(site: Site, link: str) -> str:
+    """Private by default where the SuperLink is, and on hosts that others use too."""
+    if site.network is not None:
+        return site.network
+    return "private" if site.remote or link.startswith("unix:") else "host"
+
+
+def site_folder(config: FederationConfig, site: str, state: StateDir) -> Path:
+    """Where a site's hosts find keys, and leave logs and the nodes' state."""
+    shared = getattr(config.sites[site], "shared", None)
+    return Path(shared) / config.name / site if shared else state.path / "sites" / site
+
+
+def offloading(site: Site, config: FederationConfig, name: str, state: StateDir) -> dict[str, str]:
+    """What tells a node's apps to hand training messages over to a batch system."""
+    if not isinstance(site, SlurmSite) or site.mode != "on-demand":
+        return {}
+    options = site.batch(site_folder(config, name, state) / "jobs")
+    settings = {key: value for key, value in asdict(options).items() if value not in (None, (), {})}
+    settings |= {"executor": "flower_hpc.launchers.executor:from_settings", "poll_s": site.poll_s}
+    return {OFFLOAD_ENV: json.dumps(settings | {"job_name": job_name(config, name, state)}, default=str)}
+
+
+def job_name(config: FederationConfig, site: str, state: StateDir) -> str:
+    """Of a site's jobs; another state folder's federation of the same name has others."""
+    digest = hashlib.sha256(str(state.path).encode()).hexdigest()[:6]
+    return f"{config.name}-{site}-{digest}"
+
+
+def superlink_job(config: FederationConfig, state: StateDir, port: int, socket: Path | None) -> JobSpec:
+    """The SuperLink, on ``port``; its ServerApps inherit folder and environment.
+
+    With ``socket`` it lives in a network of its own, and that UNIX socket leads to it.
+    """
+    command = ["flower-superlink", "--host", config.superlink.host, "--port", str(port)]
     command += ["--database", str(state.database)]
     command += ["--isolation", "subprocess", "--disable-runtime-dependency-installation"]
-    if config.security == "tls":
+    if config.tls:
         command += ["--ssl-ca-certfile", str(state.ca), "--ssl-certfile", str(state.server_cert)]
         command += ["--ssl-keyfile", str(state.server_key), "--enable-supernode-auth"]
     else:
         command += ["--insecure"]
+    if socket is not None:
+        inside = join(config.superlink.host, port)
+        command = [*ENCLOSED, "--in", f"unix:{socket}={inside}", "--", *command]
     return JobSpec(
         name="superlink",
         command=tuple(command),
@@ -78,33 +131,71 @@ def superlink_job(config: FederationConfig, state: StateDir, port: int | str) ->
         log=state.log("superlink"),
         env=_env(state, state.path / "superlink"),
         stop_signal=signal.SIGTERM,
+        fingerprint=" ".join(command),
     )
 
 
-def supernode_job(plan: NodePlan, state: StateDir, port: int | str) -> JobSpec:
-    """A SuperNode, whose own Runtime API listens on ``port`` of the loopback."""
-    folder = state.nodes / plan.name
-    command = [program("flower-supernode"), "--superlink", plan.superlink]
+def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
+    """A SuperNode, whose own Runtime API listens on a free port of the loopback."""
+    base = plan.folder or state.path
+    folder = base / "nodes" / plan.name
+    direct = plan.network == "host" and plan.link.startswith("tcp:")
+    runtime = "127.0.0.1:{port:runtime}"
+    link = plan.link.removeprefix("tcp:") if direct else "127.0.0.1:{port:link}"
+    command = ["flower-supernode", "--superlink", link]
     if plan.tls:
-        command += ["--root-certificates", str(state.ca)]
-        command += ["--auth-supernode-private-key", str(state.keys / plan.name)]
+        command += ["--root-certificates", str(base / "ca.pem")]
+        command += ["--auth-supernode-private-key", str(base / "keys" / plan.name)]
     else:
         command += ["--insecure"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--node-config", node_config(plan.config)]
+    command += ["--host", "127.0.0.1", "--port", "{port:runtime}", "--node-config", node_config(plan.config)]
+    command = ["python", "-m", "flower_hpc.launchers.with_superexec", runtime, "--", *command]
+    if not direct:
+        network = "--or-host" if plan.network == "private" else "--host"
+        forward = f"{link}={plan.link or DOOR}"
+        command = [*ENCLOSED, network, "--out", forward, "--", *command]
+    ours = _remote_env() if plan.folder else _env(state, folder)
     return JobSpec(
         name=plan.name,
         command=tuple(command),
         cwd=folder,
-        log=state.log(plan.name),
+        log=(plan.folder / "logs" / f"{plan.name}.log") if plan.folder else state.log(plan.name),
         # where the node's work looks for the file `stop`
-        env=_env(state, folder) | {NODE_STATE_ENV: str(folder)} | dict(plan.env),
+        env=ours | {NODE_STATE_ENV: str(folder)} | dict(plan.env),
+        door=plan.folder / "door" if plan.folder else None,
+        fingerprint=plan.fingerprint,
     )
 
 
-def registration_job(names: list[str], connection: str, state: StateDir) -> JobSpec:
+def gateway_job(config: FederationConfig, state: StateDir, port: int, link: str) -> JobSpec:
+    """The gateway: what nodes beyond this machine may ask of the SuperLink at ``link``, and nothing else."""
+    listen = join(config.gateway.host, port)
+    command = ["flower-hpc", "gateway", "--listen", listen, "--superlink", link, "--ca", str(state.ca)]
+    command += ["--certificate", str(state.server_cert), "--key", str(state.server_key)]
+    return _service("gateway", command, state)
+
+
+def relay_job(site: str, state: StateDir, listen: str, to: str) -> JobSpec:
+    """Forwards a site's connections, unread."""
+    return _service(f"relay-{site}", ["flower-hpc", "relay", "--listen", listen, "--to", to], state)
+
+
+def _service(name: str, command: list[str], state: StateDir) -> JobSpec:
+    return JobSpec(
+        name=name,
+        command=tuple(command),
+        cwd=state.path,
+        log=state.log(name),
+        env=_env(state, state.flwr),
+        stop_signal=signal.SIGTERM,
+        fingerprint=" ".join(command),
+    )
+
+
+def registration_job(names: list[str], connection: str, state: StateDir, link: Link) -> JobSpec:
     """Registers nodes with the SuperLink, all in one process: Flower takes seconds to import."""
     module = f"{__package__}.registration"
-    command = [sys.executable, "-m", module, str(state.path), connection, *names]
+    command = link.inside(["python", "-m", module, str(state.path), connection, *names])
     return JobSpec(
         name="registration",
         command=tuple(command),
@@ -124,7 +215,7 @@ def connection_toml(config: FederationConfig, state: StateDir, address: str) -> 
     """The config.toml with which ``flwr`` reaches the SuperLink, under the federation's name."""
     lines = ["[superlink]", f"default = {json.dumps(config.name)}", "", f"[superlink.{config.name}]"]
     lines.append(f"address = {json.dumps(address)}")
-    if config.security == "tls":
+    if config.tls:
         lines.append(f"root-certificates = {json.dumps(str(state.ca), ensure_ascii=False)}")
     else:
         lines.append("insecure = true")
@@ -136,21 +227,26 @@ def _env(state: StateDir, flwr_home: Path) -> dict[str, str]:
     direct = ",".join(
         filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,::1"))
     )
-    folder = str(Path(sys.executable).parent)  # Flower looks for flower-superexec and flwr-clientapp on PATH
     return {
         **QUIET,
         "FLWR_HOME": str(flwr_home),
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": POLL_S,
         "NO_PROXY": direct,
         "no_proxy": direct,
-        "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         STATE_ENV: str(state.path),
         OWNER_ENV: str(state.path),
     }
 
 
-def _threads(nodes: int) -> dict[str, str]:
+def _remote_env() -> dict[str, str]:
+    direct = "127.0.0.1,::1,localhost"
+    poll = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": POLL_S, "PYTHONUNBUFFERED": "1"}
+    return {**QUIET, **poll, "NO_PROXY": direct, "no_proxy": direct}
+
+
+def threads(nodes: int) -> dict[str, str]:
+    """How many threads each node's numerical libraries may start."""
     # numerical libraries take every core each; nodes that share this machine would fight over them
     if "OMP_NUM_THREADS" in os.environ:
         return {}

@@ -1,12 +1,12 @@
 """One job that is kept alive: submitted, watched, submitted again after a back-off when it ends."""
 
 import logging
-import re
 from collections.abc import Callable
 
 from ..clock import WALL, Clock
 from ..errors import LaunchError
-from ..launchers import JobSpec, Launcher
+from ..launchers import Found, JobSpec, JobState, JobStatus, Launcher
+from ..launchers.supernode_log import is_held, last_line
 from .status import NodeState
 
 log = logging.getLogger(__name__)
@@ -16,10 +16,10 @@ STABLE_S = 60.0
 STOP_S = 5.0
 HELD_S, HELD_AT_MOST_S = 5.0, 120.0
 FAILED_AFTER = 3
-ERROR = re.compile(r"\bERROR\b|[A-Za-z]Error\b|^error\b")
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Flower's words, in lower case, where the SuperLink believes the killed predecessor alive
-HELD = ("already connected", "failed to activate")
+LOOK_S = 0.5
+
+BY_THE_SCHEDULER = (JobState.SUCCEEDED, JobState.PREEMPTED, JobState.TIMEOUT, JobState.CANCELLED)
+"""Ends that are no failure of the job: it left in time, was sent away, or somebody cancelled it."""
 
 
 class Keeper:
@@ -32,11 +32,13 @@ class Keeper:
     launcher : Launcher
         Where it runs.
     make_spec : callable
-        Called before each start, so that each gets a port that is free then.
+        Called before each start, and before a job is taken over, which must be as it says.
     is_online : callable
         Whether the job, of the given id, does its work.
     clock : Clock
         Default: the wall clock.
+    prepare : callable
+        Called before each start, and not where a job is taken over; LaunchError where it cannot start now.
 
     Notes
     -----
@@ -51,19 +53,24 @@ class Keeper:
         make_spec: Callable[[], JobSpec],
         is_online: Callable[[str], bool],
         clock: Clock = WALL,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self.name, self.launcher = name, launcher
         self.make_spec = make_spec
         self.state = NodeState.STOPPED
         self.restarts = 0
         self.job: str | None = None
+        self.status = JobStatus(JobState.UNKNOWN)
+        """What the launcher says of the job, or said of the last one."""
         self.last_words = ""
+        """Why the last job ended, or could not be submitted."""
         self.since = clock.wall()
-        self._is_online, self._clock = is_online, clock
+        self._is_online, self._clock, self._prepare = is_online, clock, prepare
         self._attempt = self._early_ends = 0
         self._due = self._changed = clock.now()
         self._held_since: float | None = None
-        self._again = False
+        self._again = self._was_online = False
+        self._looked = -LOOK_S
 
     @property
     def stopped(self) -> bool:
@@ -77,6 +84,16 @@ class Keeper:
         elif self.state is NodeState.STOPPED:
             self._attempt = self._early_ends = 0
             self._submit()
+
+    def take_over(self, found: Found) -> bool:
+        """Go on with a job that an earlier controller started, where it is as it would be started now."""
+        if found.fingerprint != self.make_spec().fingerprint:
+            self.launcher.cancel(found.job_id)
+            return False
+        self.job = found.job_id
+        self._become(NodeState.STARTING)
+        log.info("%s is taken over: %s", self.name, self.job)
+        return True
 
     def stop(self) -> None:
         """Ask it once to stop; :meth:`tick` ends it where it does not within 5 s."""
@@ -97,21 +114,40 @@ class Keeper:
         if self.job is None:
             if self.state in (NodeState.RESTARTING, NodeState.FAILED) and self._clock.now() >= self._due:
                 self._submit()
-        elif self.launcher.state(self.job).final:
+            return
+        self.status = self.launcher.status(self.job)
+        if self.status.state.final:
             self._ended(self.job)
         else:
             self._watch(self.job)
 
     def _watch(self, job: str) -> None:
         elapsed = self._clock.now() - self._changed
-        if self.state is NodeState.STOPPING and elapsed > STOP_S:
-            self.launcher.cancel(job, force=True)
-        elif self.state is NodeState.STARTING and self._is_online(job):
+        queued = self.status.state is JobState.PENDING
+        if self.state is NodeState.STOPPING:
+            if elapsed > STOP_S:
+                self.launcher.cancel(job, force=True)
+        elif queued and self.state is not NodeState.QUEUED:
+            if self.state is NodeState.ONLINE:  # preempted, or its host is gone: it waits anew
+                self.restarts += 1
+                self.last_words = self.status.reason or "back in the queue"
+            self._become(NodeState.QUEUED)
+        elif not queued and self.state is NodeState.QUEUED and self.status.state is JobState.RUNNING:
+            self._become(NodeState.STARTING)
+        elif self.state is NodeState.STARTING and self._looks_online(job):
             self._early_ends = 0
+            self._was_online = True
             self._held_since = None
             self._become(NodeState.ONLINE)
         elif self.state is NodeState.ONLINE and elapsed > STABLE_S:
             self._attempt = 0
+
+    def _looks_online(self, job: str) -> bool:
+        # not at every tick: the log may lie on a shared disk
+        if self._clock.now() - self._looked < LOOK_S:
+            return False
+        self._looked = self._clock.now()
+        return self._is_online(job)
 
     def _ended(self, job: str) -> None:
         said = self.launcher.logs(job)
@@ -123,14 +159,18 @@ class Keeper:
                 self.start()
             return
         self.restarts += 1
-        self.last_words = last_line(said)
+        self.last_words = ended_because(self.status, said)
         held = self._is_held(said)
-        if self.state is NodeState.STARTING and not held:
+        if self.status.refused:
+            self._early_ends = max(FAILED_AFTER, self._early_ends + 1)
+        elif self._was_online and self.status.state in BY_THE_SCHEDULER:
+            self._attempt = 0  # no fault of its own
+        elif not self._was_online and not held:
             self._early_ends += 1
         self._retry(HELD_S if held else None)
 
     def _is_held(self, said: str) -> bool:
-        if not any(words in said.lower() for words in HELD):
+        if not is_held(said):
             return False
         now = self._clock.now()
         self._held_since = now if self._held_since is None else self._held_since
@@ -147,6 +187,7 @@ class Keeper:
 
     def _submit(self) -> None:
         try:
+            self._prepare()
             self.job = self.launcher.submit(self.make_spec())
         except LaunchError as error:
             self.last_words = str(error)
@@ -154,6 +195,7 @@ class Keeper:
             self._retry(None)
             return
         log.info("%s started as %s", self.name, self.job)
+        self._was_online = False
         self._become(NodeState.STARTING)
 
     def _become(self, state: NodeState) -> None:
@@ -163,13 +205,7 @@ class Keeper:
         self.state, self._changed = state, self._clock.now()
 
 
-def last_line(text: str) -> str:
-    """The line of a log that says best why it ends: Flower's own reason, the last error, or just the last."""
-    lines = [line.strip() for line in COLOUR.sub("", text).splitlines()]
-    lines = [line for line in lines if line.strip("-= ")]
-    codes = [index for index, line in enumerate(lines) if "Exit Code:" in line]
-    if codes:
-        words = [line for line in lines[codes[-1] :][:4] if not line.startswith(("INFO", "For more"))]
-        return " ".join(words)[:300]
-    errors = [line for line in lines if ERROR.search(line)]
-    return (errors or lines or ["it wrote nothing"])[-1][:300]
+def ended_because(status: JobStatus, said: str) -> str:
+    """Why a job ended, in one line: the scheduler's word, and the line of the log that says best why."""
+    words = last_line(said) if said.strip() else ""
+    return ": ".join(part for part in (status.reason, words) if part)[:400] or "it ended"

@@ -1,14 +1,17 @@
 """Processes of a federation that nobody watches any more: found by a mark that they inherit, and ended."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
-from .jobs import OWNER_ENV
-from .state import StateDir
+import psutil
+
+from .state import OWNER_ENV, StateDir
 
 SIGN_OFF_S, END_S = 5.0, 3.0
 POLL_S = 0.1
@@ -20,7 +23,7 @@ def find(state: StateDir) -> dict[int, str]:
     return {pid: words for pid, words in found.items() if pid != os.getpid()}
 
 
-def end(state: StateDir, sign_off_s: float = SIGN_OFF_S) -> int:
+def end(state: StateDir, sign_off_s: float = SIGN_OFF_S, spare: Collection[int] = ()) -> int:
     """End them all: SuperNodes are asked first, then the SuperLink, then what is left is killed.
 
     Parameters
@@ -29,31 +32,43 @@ def end(state: StateDir, sign_off_s: float = SIGN_OFF_S) -> int:
         Whose processes.
     sign_off_s : float
         Seconds that SuperNodes get to sign off; default 5.
+    spare : collection of int
+        Processes that stay, with what they started; default none.
 
     Returns
     -------
     int
         How many processes there were.
     """
-    found = find(state)
+    found = _but(find(state), spare)
     if not found:
         return 0
     nodes = {pid for pid, words in found.items() if "flower-supernode" in words}
     links = {pid for pid, words in found.items() if "flower-superlink" in words}
     _signal(nodes, signal.SIGINT)
-    _wait(state, sign_off_s, nodes)
+    _wait(state, sign_off_s, nodes, spare)
     _signal(links, signal.SIGTERM)
-    _wait(state, END_S, None)
-    while left := find(state):  # again and again: what is being killed may just have started something
+    _wait(state, END_S, None, spare)
+    while left := _but(
+        find(state), spare
+    ):  # again and again: what is being killed may just have started something
         _signal(set(left), signal.SIGKILL)
         time.sleep(POLL_S)
     return len(found)
 
 
-def _wait(state: StateDir, seconds: float, pids: set[int] | None) -> None:
+def _but(found: dict[int, str], spare: Collection[int]) -> dict[int, str]:
+    stay = set(spare)
+    for pid in spare:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stay |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return {pid: words for pid, words in found.items() if pid not in stay}
+
+
+def _wait(state: StateDir, seconds: float, pids: set[int] | None, spare: Collection[int]) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        left = find(state)
+        left = _but(find(state), spare)
         if not (left if pids is None else pids & set(left)):
             return
         time.sleep(POLL_S)

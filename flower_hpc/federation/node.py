@@ -1,32 +1,68 @@
-"""A SuperNode as the controller sees it: its plan, and the keeper of its process."""
+"""A SuperNode as the controller sees it: its plan, and the keeper of its process or job."""
 
-import re
+from collections.abc import Callable
 
-from ..launchers import JobSpec, Launcher, LocalLauncher
+from ..launchers import JobSpec, JobState, Launcher
+from ..launchers.supernode_log import ONLINE
+from .facts import Facts
 from .jobs import NodePlan, supernode_job
 from .keeper import Keeper
-from .ports import free_port
 from .state import StateDir
 from .status import NodeState, NodeStatus
 
-# printed when the SuperLink's answer to its activation, which sets it online, has come: asking the
-# SuperLink instead (`flwr supernode list`) costs 2 s of processor time a question
-ONLINE = re.compile(r"SuperNode ID: (\d+)")
-
 
 class Node:
-    """A SuperNode: its plan, and the keeper of its process."""
+    """A SuperNode: its plan, and the keeper of its process or job.
 
-    def __init__(self, plan: NodePlan, state: StateDir, launcher: Launcher, taken: set[int]) -> None:
+    Parameters
+    ----------
+    plan : NodePlan
+        How it is started.
+    state : StateDir
+        The federation's.
+    launcher : Launcher
+        Of its site.
+    facts : Facts
+        Told what the scheduler knows of it, for the strategies.
+    prepare : callable
+        Called before each start.
+    """
+
+    def __init__(
+        self,
+        plan: NodePlan,
+        state: StateDir,
+        launcher: Launcher,
+        facts: Facts,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
         self.plan = plan
         self.node_id: int | None = None
-        self.keeper = Keeper(plan.name, launcher, self._spec, self._online)
-        self._state, self._taken = state, taken
+        self.keeper = Keeper(plan.name, launcher, self._spec, self._online, prepare=prepare)
+        self._state, self._facts = state, facts
+        self._told_restarts = 0
+
+    def tick(self) -> None:
+        """Look at it, and tell what has changed."""
+        before = self.keeper.state
+        self.keeper.tick()
+        self._tell(before)
+
+    def _tell(self, before: NodeState) -> None:
+        keeper, name = self.keeper, self.plan.name
+        if keeper.restarts != self._told_restarts:
+            self._told_restarts = keeper.restarts
+            # back in the queue under the same id, it was preempted or its host is gone
+            state = keeper.status.state if keeper.status.state.final else JobState.PREEMPTED
+            ended = JobState.CANCELLED if state is JobState.SUCCEEDED else state
+            self._facts.tell(name, ended, keeper.last_words)
+        if keeper.state is NodeState.QUEUED:
+            self._facts.tell(name, JobState.PENDING, keeper.status.reason, keeper.status.starts_at)
+        elif keeper.state is NodeState.ONLINE and before is not NodeState.ONLINE:
+            self._facts.tell(name, JobState.RUNNING, keeper.status.where)
 
     def _spec(self) -> JobSpec:
-        port = free_port("127.0.0.1", self._taken)
-        self._taken.add(port)
-        return supernode_job(self.plan, self._state, port)
+        return supernode_job(self.plan, self._state)
 
     def _online(self, job: str) -> bool:
         found = ONLINE.search(self.keeper.launcher.logs(job))
@@ -34,16 +70,29 @@ class Node:
             self.node_id = int(found[1])
         return found is not None
 
-    def status(self, node_id: int | None, waiting: NodeState) -> NodeStatus:
-        """How it is; ``waiting`` where it waits for the SuperLink or its registration."""
-        keeper = self.keeper
+    def status(self, node_id: int | None, waiting: NodeState, why: str = "") -> NodeStatus:
+        """How it is; ``waiting`` where it waits for the SuperLink or its registration, and ``why``."""
+        keeper, job = self.keeper, self.keeper.status
+        state = waiting if keeper.stopped else keeper.state
+        runs = keeper.job is not None
         return NodeStatus(
             name=self.plan.name,
             site=self.plan.site,
-            state=waiting if keeper.stopped else keeper.state,
-            pid=int(keeper.job) if keeper.job and isinstance(keeper.launcher, LocalLauncher) else None,
+            state=state,
+            pid=job.pid if runs else None,
             restarts=keeper.restarts,
             node_id=node_id,
             partition=self.plan.partition,
             since=keeper.since,
+            job=job.job if runs else "",
+            where=job.where if runs else "",
+            reason="" if state is NodeState.ONLINE else self._reason() or why,
+            starts_at=job.starts_at if state is NodeState.QUEUED else None,
         )
+
+    def _reason(self) -> str:
+        now = self.keeper.status.reason if self.keeper.job is not None else ""
+        before = (
+            f"before: {self.keeper.last_words}" if now and self.keeper.last_words else self.keeper.last_words
+        )
+        return "; ".join(filter(None, (now, before)))

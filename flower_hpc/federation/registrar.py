@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from ..clock import WALL
 from ..errors import FederationError, LaunchError
 from ..launchers import JobState, Launcher
+from ..launchers.supernode_log import last_line
 from .jobs import registration_job
-from .keeper import FAILED_AFTER, last_line
+from .keeper import FAILED_AFTER
+from .link import Link
 from .state import StateDir, read_json
 
 log = logging.getLogger(__name__)
@@ -30,16 +32,18 @@ class Registrar:
         """True after three refusals in a row; it is still tried again."""
         return self._failures >= FAILED_AFTER
 
-    def tick(self, names: list[str]) -> None:
+    def tick(self, names: list[str], link: Link) -> None:
         """Start a process for ``names``, or collect what the last one did."""
         if self._job is not None:
-            state = self._launcher.state(self._job)
+            state = self._launcher.status(self._job).state
             if state.final:
                 self._collect(self._job, state)
         elif names and WALL.now() >= self._due:
             self._state.registered.unlink(missing_ok=True)
             try:
-                self._job = self._launcher.submit(registration_job(names, self._connection, self._state))
+                self._job = self._launcher.submit(
+                    registration_job(names, self._connection, self._state, link)
+                )
             except LaunchError as error:
                 log.error("%s", error)
                 self._due = WALL.now() + RETRY_S

@@ -170,7 +170,7 @@ def submit(
         args = ["run", str(app.path), connection]
         if overrides:
             args += ["--run-config", str(config)]
-        said = flwr(state_dir / "flwr", *args)
+        said = flwr(state_dir, *args)
         run_id = int(said["run-id"])
         request = {"run": name, "run_dir": str(folder), "strategy": strategy, "nodes": nodes}
         write_json(requests / f"{run_id}.json", {**request, "resume": resume is not None})
@@ -217,7 +217,7 @@ def is_running(folder: Path) -> bool:
 
 def state_of(state_dir: Path, connection: str, run_id: int) -> tuple[str, str]:
     """Flower's words for a run: its status, such as ``finished:failed``, and the details."""
-    said = flwr(state_dir / "flwr", "list", connection, "--run-id", str(run_id))
+    said = flwr(state_dir, "list", connection, "--run-id", str(run_id))
     for run in said.get("runs", []):
         if str(run.get("run-id")) == str(run_id):
             details = run.get("status-details") or run.get("details") or ""
@@ -227,4 +227,4 @@ def state_of(state_dir: Path, connection: str, run_id: int) -> tuple[str, str]:
 
 def stop(state_dir: Path, connection: str, run_id: int) -> None:
     """Stop a run; nodes finish what they work on, since Flower cannot cancel it."""
-    flwr(state_dir / "flwr", "stop", str(run_id), connection)
+    flwr(state_dir, "stop", str(run_id), connection)

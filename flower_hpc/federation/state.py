@@ -12,6 +12,8 @@ from typing import Any
 from ..errors import ConfigError, FederationError
 
 HOME_ENV = "FLOWER_HPC_HOME"
+OWNER_ENV = "FLOWER_HPC_OWNER"
+"""Set on every process that belongs to a federation: its state folder. What is left over is found by it."""
 
 
 def home() -> Path:
@@ -38,6 +40,8 @@ class StateDir:
         self.nodes = path / "nodes"
         self.logs = path / "logs"
         self.registered = path / "registered.json"
+        self.link = path / "link.json"
+        self.jobs = path / "jobs"
 
     def create(self) -> None:
         """Make the folder, for this user alone.

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 class NodeState(StrEnum):
     """Where a node (or the SuperLink) is."""
 
+    QUEUED = "queued"
+    """Its job waits in the queue of a batch system."""
     STARTING = "starting"
     ONLINE = "online"
     RESTARTING = "restarting"
@@ -48,6 +50,14 @@ class NodeStatus(_Model):
     partition: int
     since: float
     """Seconds since the epoch at which it came into this state."""
+    job: str = ""
+    """The scheduler's id of its job."""
+    where: str = ""
+    """The host that it runs on, where a scheduler chose it."""
+    reason: str = ""
+    """Why it is not online: the scheduler's words, or the last ones of its log."""
+    starts_at: float | None = None
+    """When its job is expected to start, in seconds since the epoch."""
 
 
 class SuperLinkStatus(_Model):
@@ -72,6 +82,8 @@ class Status(_Model):
     superlink: SuperLinkStatus | None = None
     nodes: tuple[NodeStatus, ...] = ()
     wanted: int = 0
+    trouble: dict[str, str] = {}
+    """By site: why its batch system does not answer at present."""
 
     @property
     def online(self) -> int:

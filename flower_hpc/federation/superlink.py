@@ -1,17 +1,13 @@
 """The SuperLink as the controller sees it: where it listens, and whether it answers."""
 
-import socket
-import ssl
-
 from ..errors import ConfigError
 from ..launchers import JobSpec, Launcher
+from ..launchers.ports import free_port, why_not
 from .config import FederationConfig
 from .jobs import connection_toml, superlink_job
 from .keeper import Keeper
-from .ports import family, free_port, join, why_not
+from .link import Link, socket_path, wants_private
 from .state import StateDir
-
-ANSWER_S = 2.0
 
 
 class SuperLink:
@@ -22,43 +18,44 @@ class SuperLink:
 
     def __init__(self, config: FederationConfig, state: StateDir, launcher: Launcher) -> None:
         self._config, self._state = config, state
-        self.host = config.superlink.host
-        self.port = config.superlink.port or free_port(self.host)
-        self.keeper = Keeper("superlink", launcher, self._spec, self._answers)
+        host, old = config.superlink.host, Link.read(state)
+        # the port of before, which a SuperLink that outlived its controller still has
+        port = config.superlink.port or (old.port if old is not None else free_port(host))
+        self.link = Link(host, port, socket_path(state) if wants_private(config) else None)
+        self.keeper = Keeper("superlink", launcher, self._spec, self._answers, prepare=self._prepare)
 
     @property
     def address(self) -> str:
         """host:port."""
-        return join(self.host, self.port)
+        return self.link.address
 
     def _spec(self) -> JobSpec:
-        if self._config.superlink.port is None and why_not(self.host, self.port):
-            self.port = free_port(self.host)
+        return superlink_job(self._config, self._state, self.link.port, self.link.path)
+
+    def _prepare(self) -> None:
+        # a port that someone else has taken meanwhile is given up
+        link = self.link
+        if link.path is None and self._config.superlink.port is None and why_not(link.host, link.port):
+            self.link = Link(link.host, free_port(link.host))
+        self._note()
+
+    def _note(self) -> None:
+        self.link.write(self._state)
         text = connection_toml(self._config, self._state, self.address)
         part = self._state.flwr / "config.toml.part"
         part.write_text(text, encoding="utf-8")
         part.replace(self._state.flwr / "config.toml")
-        return superlink_job(self._config, self._state, self.port)
 
     def _answers(self, job: str) -> bool:
-        # a handshake under our own CA: a stranger who took the port does not pass for it
-        try:
-            with socket.socket(family(self.host)) as raw:
-                raw.settimeout(ANSWER_S)
-                raw.connect((self.host, self.port))
-                if self._config.security == "tls":
-                    context = ssl.create_default_context(cafile=str(self._state.ca))
-                    with context.wrap_socket(raw, server_hostname=self.host):
-                        return True
-        except OSError:
+        if not self.link.answers(self._state.ca if self._config.tls else None):
             return False
-        return "Uvicorn running on" in self.keeper.launcher.logs(job)
+        return self._config.tls or "Uvicorn running on" in self.keeper.launcher.logs(job)
 
 
 def check_port(config: FederationConfig) -> None:
     """Refuse a configured port that cannot be listened on; ConfigError in one line."""
     host, port = config.superlink.host, config.superlink.port
-    reason = None if port is None else why_not(host, port)
+    reason = None if port is None or wants_private(config) else why_not(host, port)
     if port is not None and reason is not None:
         words = "is taken" if reason == "taken" else f"cannot be used ({reason})"
         raise ConfigError(f"superlink.port: {port} {words} on {host}, must be free, or null to find one")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import FederationError
-from .keeper import last_line
+from ..launchers.supernode_log import last_line
 from .state import CONTROLLER_LOCK, StateDir, read_json
 from .status import NodeState, Status
 

@@ -1,11 +1,22 @@
 """Read YAML as plain data: duplicate keys are refused, mistakes are one line with their place."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import ConfigError
+
+
+class _Plain:
+    """A resolver's pattern, without numbers to the base of 60."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+
+    def match(self, text: str) -> re.Match[str] | None:
+        return None if _BASE_60.fullmatch(text) else self._pattern.match(text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -21,6 +32,14 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {name!r}", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 4:00:00 for a number to the base of 60, and a time limit would be 14400 minutes
+_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, _Plain(pattern) if tag.endswith((":int", ":float")) else pattern) for tag, pattern in rules]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_yaml(path: Path) -> Any:

@@ -11,7 +11,7 @@ from .base import JobSpec
 from .ports import free_port
 
 PORT = re.compile(r"\{port:([a-z]+)\}")
-DOOR = "{door}"
+DOOR, PYTHON = "{door}", "python"
 
 
 def fill(spec: JobSpec, taken: MutableSet[int]) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def read_door(path: Path) -> str:
 
 def _program(word: str) -> str:
     folder = Path(sys.executable).parent
-    if word == "python":
+    if word == PYTHON:
         return sys.executable
     return str(folder / word) if word.startswith(("flower-", "flwr")) and (folder / word).exists() else word
 

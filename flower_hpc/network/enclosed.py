@@ -8,6 +8,8 @@
     What COMMAND dials inside, at that port of its loopback, is dialled outside at ENDPOINT.
 ``--or-host``
     Where no private network can be had: on the host's network, with the same forwards.
+``--host``
+    On the host's network in any case: for the forwards alone.
 ``--cert FILE --key FILE --ca FILE --tls-name NAME``
     For ``tls:`` endpoints: what we show, whom we believe, the name the other side's certificate must bear.
 ``--max-connections N``
@@ -68,6 +70,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "--out", dest="outward", action="append", default=[], metavar="127.0.0.1:PORT=ENDPOINT"
     )
     parser.add_argument("--or-host", action="store_true")
+    parser.add_argument("--host", action="store_true")
     for name in ("--cert", "--key", "--ca"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--tls-name", default="")
@@ -84,8 +87,8 @@ def _run(options: argparse.Namespace) -> NoReturn:
 
     inward = [_pair(text, *text.rpartition("=")[::2])[::-1] for text in options.inward]
     outward = [_pair(text, *text.partition("=")[::-2]) for text in options.outward]
-    reason = tried()
-    if reason is not None and not options.or_host:
+    reason = "" if options.host else tried()
+    if reason and not options.or_host:
         _exit(reason, UNAVAILABLE)
     if reason is not None:
         doors = forwards([*inward, *outward])

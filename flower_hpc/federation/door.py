@@ -1,0 +1,135 @@
+"""What lets nodes beyond this machine in: the gateway, relays, and files that tell sites of them."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import LaunchError
+from ..launchers import JobSpec, Launcher
+from ..launchers.pilot import DOWN
+from ..launchers.ports import family, free_port, join, why_not
+from .config import FederationConfig
+from .identity import write_private
+from .jobs import gateway_job, relay_job, site_folder
+from .keeper import Keeper
+from .link import Link
+from .state import StateDir, read_json, write_json
+from .status import NodeState
+
+ANSWER_S = 1.0
+
+
+class Door:
+    """Keeps a gateway, and a relay for each site that asks for one, while there are nodes that need them.
+
+    A site's nodes read the file ``door`` in its folder, and follow where it leads.
+    """
+
+    def __init__(self, config: FederationConfig, state: StateDir, launcher: Launcher) -> None:
+        self._state, self._launcher = state, launcher
+        self._ports: dict[str, int] = read_json(state.path / "ports.json") or {}
+        self.keepers: dict[str, Keeper] = {}
+        self.config = config
+
+    def tick(self, link: Link, start: Callable[[Keeper], None]) -> None:
+        """Have ``start`` start what is needed, once the SuperLink is online, and tell the sites."""
+        if not self.config.remote:
+            return
+        self._keep("gateway", lambda: self._gateway(link))
+        for name, site in self.config.sites.items():
+            if site.remote:
+                self._open(name, getattr(site, "relay", False))
+        for keeper in self.keepers.values():
+            if keeper.stopped:
+                start(keeper)
+            keeper.tick()
+
+    def _gateway(self, link: Link) -> JobSpec:
+        return gateway_job(self.config, self._state, self._port("gateway"), link.endpoint)
+
+    def names(self) -> list[str]:
+        """Of what it keeps, or will keep."""
+        return ["gateway", *(f"relay-{site}" for site in self.config.sites)]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all of it is online, or nothing is needed."""
+        return (bool(self.keepers) or not self.config.remote) and all(
+            keeper.state is NodeState.ONLINE for keeper in self.keepers.values()
+        )
+
+    def _open(self, site: str, relay: bool) -> None:
+        address = self.config.gateway.address or socket.gethostname()
+        gateway = join(address, self._port("gateway"))
+        if relay:
+            listen = join(self.config.gateway.host, self._port(f"relay-{site}"))
+            self._keep(f"relay-{site}", lambda: relay_job(site, self._state, listen, gateway))
+            gateway = join(address, self._port(f"relay-{site}"))
+        folder = site_folder(self.config, site, self._state)
+        path, words = folder / "door", f"tcp:{gateway}"
+        if not path.exists() or path.read_text(encoding="utf-8") != words:
+            part = path.with_name("door.part")
+            part.write_text(words, encoding="utf-8")
+            part.replace(path)
+
+    def _port(self, name: str) -> int:
+        if name == "gateway" and self.config.gateway.port is not None:
+            return self.config.gateway.port
+        if name not in self._ports:
+            self._ports[name] = free_port(self.config.gateway.host, set(self._ports.values()))
+            write_json(self._state.path / "ports.json", self._ports)
+        return self._ports[name]
+
+    def _keep(self, name: str, make_spec: Callable[[], JobSpec]) -> None:
+        if name not in self.keepers:
+            online, prepare = (lambda job: self._answers(name)), (lambda: self._move(name))
+            self.keepers[name] = Keeper(name, self._launcher, make_spec, online, prepare=prepare)
+
+    def _move(self, name: str) -> None:
+        # before a start: a port that someone else has taken meanwhile is given up, and the sites are told
+        if why_not(self.config.gateway.host, self._port(name)) and self.config.gateway.port is None:
+            del self._ports[name]
+
+    def _answers(self, name: str) -> bool:
+        host, port = self.config.gateway.host, self._port(name)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        with socket.socket(family(host)) as raw:
+            raw.settimeout(ANSWER_S)
+            return raw.connect_ex((host, port)) == 0
+
+
+def furnish(config: FederationConfig, state: StateDir, site: str, name: str) -> None:
+    """Make a site's folder on the shared disk, with what a node needs: the CA and its own key.
+
+    Raises
+    ------
+    LaunchError
+        It cannot be written; in one line.
+    """
+    folder = site_folder(config, site, state)
+    try:
+        for part in ("keys", "nodes", "logs", "jobs"):
+            (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(folder / "ca.pem", state.ca.read_bytes(), 0o644)
+        write_private(folder / "keys" / name, (state.keys / name).read_bytes(), 0o600)
+        (folder / "nodes" / DOWN).unlink(missing_ok=True)
+        _lead_to(state.log(name), folder / "logs" / f"{name}.log")
+    except OSError as error:
+        why = error.strerror or error
+        raise LaunchError(f"sites.{site}: shared folder {folder} cannot be written: {why}") from error
+
+
+def _lead_to(log: Path, where: Path) -> None:
+    # `logs` looks where the logs of this machine are
+    if log.is_symlink() and log.readlink() == where:
+        return
+    log.unlink(missing_ok=True)
+    log.symlink_to(where)
+
+
+def take_down(config: FederationConfig, state: StateDir) -> None:
+    """Tell pilots that nobody waits for their work any more."""
+    for name, site in config.sites.items():
+        folder = site_folder(config, name, state) / "nodes"
+        if site.remote and folder.is_dir():
+            (folder / DOWN).touch()

@@ -1,0 +1,39 @@
+"""From sites to launchers: one a site, for all of its nodes."""
+
+from ..launchers import Launcher, LocalLauncher, SlurmLauncher
+from .config import FederationConfig
+from .jobs import job_name, site_folder
+from .sites import SlurmSite
+from .state import StateDir
+
+
+class Launchers:
+    """The launcher of each site, made when it is first asked for; ``here`` is that of this machine."""
+
+    def __init__(self, state: StateDir) -> None:
+        self.here: Launcher = LocalLauncher(state.jobs / "processes.json")
+        self._state = state
+        self._batch: dict[str, SlurmLauncher] = {}
+
+    def of(self, config: FederationConfig, name: str) -> Launcher:
+        """The launcher of a site, with what the site asks for now."""
+        site = config.sites[name]
+        if not isinstance(site, SlurmSite) or not site.remote:
+            return self.here
+        options = site.batch(site_folder(config, name, self._state) / "jobs")
+        known = self._batch.get(name)
+        if known is None:
+            memory = self._state.jobs / f"{name}.json"
+            known = SlurmLauncher(options, job_name=job_name(config, name, self._state), memory=memory)
+            self._batch[name] = known
+        known.options, known.poll_s = options, site.poll_s
+        return known
+
+    def batch(self) -> dict[str, SlurmLauncher]:
+        """Those of batch systems, by site."""
+        return dict(self._batch)
+
+    def close(self) -> None:
+        """Let go of all; jobs go on."""
+        for launcher in (self.here, *self._batch.values()):
+            launcher.close()
