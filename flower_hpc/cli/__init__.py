@@ -12,7 +12,9 @@ from .. import __version__
 from ..errors import FlowerHpcError
 from .demo import demo
 from .down import down
+from .gateway import gateway
 from .logs import logs
+from .relay import relay
 from .run import run
 from .scale import scale
 from .status import status
@@ -27,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, up, status, run, strategies, logs, scale, down):
+for _command in (demo, up, status, run, strategies, logs, scale, down, gateway, relay):
     app.command()(_command)
 
 

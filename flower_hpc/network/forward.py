@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import ssl
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ CHUNK = 256 * 1024
 SHAKE_S = 10.0
 DIAL_S = 15.0
 LAST_S = 1.0
+HALF_S = 60.0
 MAX_CONNECTIONS = 512
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -99,7 +101,7 @@ async def serve(forwards: Sequence[Forward], stop: asyncio.Event | None = None) 
 
     After ``stop`` nothing new is accepted, and what is under way has a second to end.
     """
-    _more_files(sum(each.max_connections for each in forwards))
+    more_files(sum(each.max_connections for each in forwards))
     inodes = [_inode(each.at) for each in forwards]
     running: set[asyncio.Task[None]] = set()
     tasks = [asyncio.create_task(_accept(each, running)) for each in forwards]
@@ -149,20 +151,26 @@ async def _accept(forward: Forward, running: set[asyncio.Task[None]]) -> None:
 async def _connect(
     forward: Forward, connection: socket.socket, server: ssl.SSLContext | None, client: ssl.SSLContext | None
 ) -> None:
-    open_: list[asyncio.StreamWriter] = []
+    streams: list[asyncio.StreamWriter] = []
     try:
         near = await _adopt(connection, server)
-        open_.append(near[1])
+        streams.append(near[1])
         async with asyncio.timeout(DIAL_S):
             far = await _dial(forward.to, client, forward.identity.name if forward.identity else "")
-        open_.append(far[1])
+        streams.append(far[1])
         await _join(near, far)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+    except (OSError, TimeoutError) as error:
         log.info("%s to %s: %s", forward.at, forward.to, error or type(error).__name__)
+        _reset(connection)
     finally:
-        connection.close() if not open_ else None
-        for writer in open_:
+        for writer in streams:
             writer.transport.abort()  # what was to be sent is sent, or cannot be
+        connection.close()
+
+
+def _reset(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def _adopt(connection: socket.socket, context: ssl.SSLContext | None) -> Streams:
@@ -188,33 +196,43 @@ async def _dial(to: Endpoint, context: ssl.SSLContext | None, name: str) -> Stre
 
 
 async def _join(near: Streams, far: Streams) -> None:
-    tasks = {asyncio.create_task(_pump(near[0], far[1])), asyncio.create_task(_pump(far[0], near[1]))}
-    # one direction's end is passed on, and the other goes on; asyncio's TLS cannot: there it ends both
-    halves = near[1].can_write_eof() and far[1].can_write_eof()
+    up = asyncio.create_task(_pump(near[0], far[1]))
+    down = asyncio.create_task(_pump(far[0], near[1], pass_empty=False))
     try:
-        done, _ = await asyncio.wait(
-            tasks, return_when=asyncio.FIRST_EXCEPTION if halves else asyncio.FIRST_COMPLETED
-        )
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for writer in (near[1], far[1]):
-        writer.close()
-    for writer in (near[1], far[1]):
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(SHAKE_S):
+        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+        if down.done() and down.result() == 0:
+            # as if refused: Flower's nodes try again after a reset, but give up on an EOF in the TLS handshake
+            raise ConnectionResetError("it was closed without a word")
+        ended, other, source, sink = (up, down, near, far) if up.done() else (down, up, far, near)
+        ended.result()
+        if sink[1].can_write_eof():
+            await other  # the end was passed on; what comes the other way still does
+        elif source[1].can_write_eof():
+            await asyncio.wait((other,), timeout=HALF_S)  # asyncio's TLS cannot pass an end on
+        for writer in (near[1], far[1]):
+            writer.close()
+        for writer in (near[1], far[1]):
+            async with asyncio.timeout(HALF_S):
                 await writer.wait_closed()
+    finally:
+        for task in (up, down):
+            task.cancel()
+        await asyncio.gather(up, down, return_exceptions=True)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, pass_empty: bool = True
+) -> int:
+    """Pass bytes on until their end; how many there were."""
+    passed = 0
+    writer.transport.set_write_buffer_limits(high=0)  # so that all is with the kernel when drained
     while data := await reader.read(CHUNK):
+        passed += len(data)
         writer.write(data)
         await writer.drain()  # read no faster than the other side takes
-    if writer.can_write_eof():
+    if (passed or pass_empty) and writer.can_write_eof():
         writer.write_eof()
+    return passed
 
 
 def _keep_alive(connection: socket.socket) -> None:
@@ -228,7 +246,8 @@ def _keep_alive(connection: socket.socket) -> None:
                     connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
 
 
-def _more_files(connections: int) -> None:
+def more_files(connections: int) -> None:
+    """Raise this process's limit of open files, as far as it may, to what so many connections need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * connections + 64
     if soft != resource.RLIM_INFINITY and soft < wanted:
