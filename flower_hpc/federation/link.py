@@ -3,12 +3,13 @@
 import hashlib
 import os
 import ssl
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from socket import AF_UNIX, socket
 
-from ..errors import ConfigError, FederationError
+from ..errors import FederationError, LaunchError
 from ..launchers.filling import PYTHON
 from ..launchers.ports import family, join
 from ..network.namespace import can_enclose
@@ -115,18 +116,24 @@ def wants_private(config: FederationConfig) -> bool:
 
 
 def socket_path(state: StateDir) -> Path:
-    """Where the socket lies: paths of sockets are short, those of state folders may be long.
+    """Where the socket lies: paths of sockets are short, those of state folders may be long."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(base) / "flower-hpc" if base else Path(f"/tmp/flower-hpc-{os.getuid()}")
+    return folder / f"{hashlib.sha256(str(state.path).encode()).hexdigest()[:12]}.sock"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that nobody else may enter.
 
     Raises
     ------
-    ConfigError
-        The folder belongs to someone else, or others may enter it.
+    LaunchError
+        It cannot be made, or what is there belongs to someone else, or lets others in.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/flower-hpc-{os.getuid()}"
-    folder = Path(base) / "flower-hpc"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (folder, folder.parent):
-        found = path.lstat()
-        if found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise ConfigError(f"{path} must be a folder of yours that nobody else may enter")
-    return folder / f"{hashlib.sha256(str(state.path).encode()).hexdigest()[:12]}.sock"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise LaunchError(f"{folder} cannot be made: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise LaunchError(f"{folder} must be a folder of yours that nobody else may enter")

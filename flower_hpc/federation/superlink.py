@@ -6,7 +6,7 @@ from ..launchers.ports import free_port, why_not
 from .config import FederationConfig
 from .jobs import connection_toml, superlink_job
 from .keeper import Keeper
-from .link import Link, socket_path, wants_private
+from .link import Link, make_private, socket_path, wants_private
 from .state import StateDir
 
 
@@ -35,6 +35,8 @@ class SuperLink:
     def _prepare(self) -> None:
         # a port that someone else has taken meanwhile is given up
         link = self.link
+        if link.path is not None:
+            make_private(link.path.parent)
         if link.path is None and self._config.superlink.port is None and why_not(link.host, link.port):
             self.link = Link(link.host, free_port(link.host))
         self._note()
