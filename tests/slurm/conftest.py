@@ -53,10 +53,10 @@ def no_jobs_left(cluster, settle_s=10):
     try:
         cluster.wait_until(lambda: not any(state != "COMPLETING" for _, _, state in left()), 2)
     except SlurmError:
-        found = left()
-        cluster.run("scancel", *(job for job, _, _ in found))
-        cluster.wait_until(lambda: not left(), settle_s)
-        pytest.fail(f"left jobs behind: {found}")
+        if found := left():
+            cluster.run("scancel", *(job for job, _, _ in found))
+            cluster.wait_until(lambda: not left(), settle_s)
+            pytest.fail(f"left jobs behind: {found}")
     cluster.wait_until(lambda: not left(), settle_s)
 
 
