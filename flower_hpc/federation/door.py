@@ -1,11 +1,14 @@
 """What lets nodes beyond this machine in: the gateway, relays, and files that tell sites of them."""
 
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from ..clock import WALL
 from ..errors import LaunchError
 from ..launchers import JobSpec, Launcher
+from ..launchers.filling import read_door
 from ..launchers.pilot import DOWN
 from ..launchers.ports import family, free_port, join, why_not
 from .config import FederationConfig
@@ -16,7 +19,10 @@ from .link import Link
 from .state import StateDir, read_json, write_json
 from .status import NodeState
 
+log = logging.getLogger(__name__)
+
 ANSWER_S = 1.0
+LOOK_S = 2.0
 
 
 class Door:
@@ -30,14 +36,17 @@ class Door:
         self._ports: dict[str, int] = read_json(state.path / "ports.json") or {}
         self.keepers: dict[str, Keeper] = {}
         self.config = config
+        self._looked = -LOOK_S
 
     def tick(self, link: Link, start: Callable[[Keeper], None]) -> None:
         """Have ``start`` start what is needed, once the SuperLink is online, and tell the sites."""
         if not self.config.remote:
             return
         self._keep("gateway", lambda: self._gateway(link))
+        look = WALL.now() - self._looked > LOOK_S
+        self._looked = WALL.now() if look else self._looked
         for name, site in self.config.sites.items():
-            if site.remote:
+            if site.remote and look:
                 self._open(name, getattr(site, "relay", False))
         for keeper in self.keepers.values():
             if keeper.stopped:
@@ -65,12 +74,16 @@ class Door:
             listen = join(self.config.gateway.host, self._port(f"relay-{site}"))
             self._keep(f"relay-{site}", lambda: relay_job(site, self._state, listen, gateway))
             gateway = join(address, self._port(f"relay-{site}"))
+        self._tell(site, f"tcp:{gateway}")
+
+    def _tell(self, site: str, words: str) -> None:
         folder = site_folder(self.config, site, self._state)
-        path, words = folder / "door", f"tcp:{gateway}"
-        if not path.exists() or path.read_text(encoding="utf-8") != words:
-            part = path.with_name("door.part")
-            part.write_text(words, encoding="utf-8")
-            part.replace(path)
+        try:
+            if read_door(folder / "door") != words:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_private(folder / "door", words.encode(), 0o600)
+        except OSError as error:  # its nodes' starts tell of it
+            log.warning("sites.%s: %s: %s", site, error.filename or folder, error.strerror)
 
     def _port(self, name: str) -> int:
         if name == "gateway" and self.config.gateway.port is not None:

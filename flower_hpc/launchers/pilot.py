@@ -35,7 +35,7 @@ HELD_S, HELD_AT_MOST_S = 5.0, 150.0
 PORTS_AT_MOST = 5
 SCRUBBED = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "PRTE_", "OMPI_", "PSIJ_")
 KEPT = ("SLURM_CONF", "SLURM_TMPDIR")
-SCRATCH = "flower-hpc-"
+SCRATCH = "flower-hpc-scratch-"
 
 
 class PilotError(RuntimeError):
