@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import FlowerHpcError
 from .demo import demo
 from .down import down
+from .flwr import flwr
 from .gateway import gateway
 from .logs import logs
 from .relay import relay
@@ -29,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, up, status, run, strategies, logs, scale, down, gateway, relay):
+for _command in (demo, up, status, run, strategies, logs, scale, down, flwr, gateway, relay):
     app.command()(_command)
 
 

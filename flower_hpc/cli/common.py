@@ -1,11 +1,13 @@
 """What the commands share: their options' types, which federation is meant, how to print."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import ConfigError
@@ -67,13 +69,30 @@ def bring_up(federation: Federation, timeout_s: float) -> Status:
 def status_table(status: Status) -> Table:
     """The SuperLink and the nodes, one a row."""
     table = Table(title=f"federation {status.name}: {status.state}")
-    for column in ("node", "site", "state", "pid", "restarts", "partition", "node id"):
+    batch = any(node.job and node.pid is None for node in status.nodes)
+    wide = ("job", "host") if batch else ("pid",)
+    for column in ("node", "site", "state", *wide, "restarts", "partition", "node id"):
         table.add_column(column)
     for node in status.nodes:
-        cells = (node.name, node.site, node.state, node.pid, node.restarts, node.partition, node.node_id)
+        place = (node.job or None, node.where or None) if batch else (node.pid,)
+        cells = (node.name, node.site, node.state, *place, node.restarts, node.partition, node.node_id)
         table.add_row(*("-" if cell is None else str(cell) for cell in cells))
     table.caption = f"SuperLink at {status.address}" if status.address else None
     return table
+
+
+def print_status(status: Status, console: Console) -> None:
+    """The table, and below it a line for each node that is not online, and each site in trouble."""
+    console.print(status_table(status))
+    for node in status.nodes:
+        words = [node.reason] if node.reason else []
+        if node.starts_at:
+            words.append(f"expected to start {time.strftime('%a %H:%M', time.localtime(node.starts_at))}")
+        if words:
+            line = escape(f"{node.name} is {node.state}: {', '.join(words)}")
+            console.print(line, highlight=False, soft_wrap=True)
+    for site, trouble in status.trouble.items():
+        console.print(f"site {site}: {trouble}", style="yellow", highlight=False, soft_wrap=True)
 
 
 def is_folder(path: Path, what: str) -> Path:

@@ -84,7 +84,8 @@ class _Watch:
 
     def _ask(self) -> None:
         federation = self._federation
-        if not federation.is_up():
+        # where its controller was killed, what runs goes on, and a new controller takes it over
+        if not federation.is_up() and not federation.revive():
             raise FederationError(f"federation {federation.name} went down during run {self._run.name}")
         try:
             self.status, self.details = state_of(

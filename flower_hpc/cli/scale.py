@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .common import ERR, FileOption, Json, find, print_json, status_table
+from .common import ERR, FileOption, Json, find, print_json, print_status
 
 
 def scale(
@@ -20,4 +20,4 @@ def scale(
     if json:
         print_json(status.to_json())
     else:
-        ERR.print(status_table(status))
+        print_status(status, ERR)

@@ -1,6 +1,6 @@
 """``flower-hpc status``: the SuperLink and the nodes of a federation."""
 
-from .common import OUT, File, Json, find, print_json, status_table
+from .common import OUT, File, Json, find, print_json, print_status
 
 
 def status(federation: File = None, json: Json = False) -> None:
@@ -9,4 +9,4 @@ def status(federation: File = None, json: Json = False) -> None:
     if json:
         print_json(found.to_json())
     else:
-        OUT.print(status_table(found))
+        print_status(found, OUT)

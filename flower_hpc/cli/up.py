@@ -4,13 +4,17 @@ from typing import Annotated
 
 import typer
 
-from .common import ERR, OUT, File, Json, bring_up, find, print_json, status_table, warn
+from .common import ERR, OUT, File, Json, bring_up, find, print_json, print_status, warn
 
 
 def up(
     federation: File = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be started, and stop.")
+    ] = False,
+    once: Annotated[
+        bool,
+        typer.Option("--once", help="See to what is missing and leave no process behind to watch: for cron."),
     ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the nodes.")] = 180,
     json: Json = False,
@@ -36,10 +40,16 @@ def up(
                 typer.echo(f"# {step['name']}\n{step['command']}\n")
         return
     warn(target)
-    status = bring_up(target, timeout)
+    if once:
+        with ERR.status(f"federation {target.name}: seeing to what is missing"):
+            status = target.up_once()
+    else:
+        status = bring_up(target, timeout)
     if json:
         print_json(status.to_json())
         return
-    OUT.print(status_table(status))
-    home, name = target.state_dir / "flwr", target.connection
-    ERR.print(f"Flower's own commands reach it so: FLWR_HOME='{home}' flwr run APP {name}", highlight=False)
+    print_status(status, OUT)
+    if not status.ready:
+        ERR.print("the rest waits in a queue and joins when its jobs start: `flower-hpc status`")
+    name = target.connection
+    ERR.print(f"Flower's own commands reach it so: flower-hpc flwr -- run APP {name}", highlight=False)

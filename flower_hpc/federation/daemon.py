@@ -1,6 +1,7 @@
-"""The background process of a federation: ``python -m flower_hpc.federation.daemon STATE_DIR``.
+"""The background process of a federation: ``python -m flower_hpc.federation.daemon STATE_DIR [--once]``.
 
-It holds ``controller.lock`` for its whole life: a federation is up while that lock is held.
+It holds ``controller.lock`` for its whole life: a federation is up while that lock is held. With ``--once``
+it stays in the foreground, sees to what is missing, and ends; what it started goes on without it.
 """
 
 import logging
@@ -22,17 +23,18 @@ ALREADY = 75
 
 def main() -> int:
     """Take the lock, go to the background, and keep the federation."""
-    state = StateDir(Path(sys.argv[1]))
+    state, once = StateDir(Path(sys.argv[1])), "--once" in sys.argv[2:]
     lock = state.hold(CONTROLLER_LOCK)
     if lock is None:
         return ALREADY
     # the child keeps the lock; who started us returns knowing that it is held
-    if os.fork():
+    if not once and os.fork():
         os._exit(0)
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    adopt_orphans()
+    if not once:
+        adopt_orphans()
     try:
         controller = Controller(state)
 
@@ -41,6 +43,9 @@ def main() -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, stop)
+        if once:
+            controller.once()
+            return 0
         controller.run()
     except FlowerHpcError as error:
         log.error("%s", error)
@@ -49,7 +54,8 @@ def main() -> int:
         log.exception("the controller ends")
         return 1
     finally:
-        reap()
+        if not once:
+            reap()
     log.info("stopped")
     return 0
 

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FederationError
+from ..launchers.supernode_log import last_line
 from . import leftovers
 from .config import FederationConfig
 from .desired import Desired, Saved
-from .jobs import gateway_job, plan_nodes, superlink_job, supernode_job
-from .launching import Launchers
-from .link import Link, socket_path, wants_private, why_refused
+from .planning import check, plan, warnings
 from .roster import Roster, names_of, roster_for
 from .sites import Scalar
-from .starting import converge, let_it_stop, start
+from .starting import converge, launch, let_it_stop, request, revive, start
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir, home
 from .status import NodeState, NodeStatus, State, Status
 from .stopping import forget, stop
-from .superlink import check_port
-from .waiting import Progress, reported, wait_until_ready
+from .waiting import Progress, reported, tail, wait_until_ready
 from .which import DEFAULT_FILE, config_of, the_one_that_is_up
 
 
@@ -131,17 +129,7 @@ class Federation:
     @property
     def warnings(self) -> list[str]:
         """What its user should know before it is brought up."""
-        found = []
-        if not self.config.tls:
-            found.append(
-                "security: insecure: no TLS, no node keys: who reaches the SuperLink can join and submit runs"
-            )
-        if leftovers.shared_host() and not wants_private(self.config):
-            found.append(
-                "security.shared_host: accept: other people use this host and its loopback is open to them: "
-                "who finds the SuperLink's port can have code run as you"
-            )
-        return found
+        return warnings(self.config)
 
     def is_up(self) -> bool:
         """Whether its controller lives."""
@@ -189,19 +177,8 @@ class Federation:
 
     def plan(self) -> list[dict[str, str]]:
         """What :meth:`up` would start: ``name`` and ``command`` of each process; starts and makes nothing."""
-        self._check()
-        roster = roster_for(self.config, Roster.read(self._state.roster), self.config.counts)
-        host, port = self.config.superlink.host, self.config.superlink.port or 0
-        link = Link(host, port, socket_path(self._state) if wants_private(self.config) else None)
-        launchers, config = Launchers(self._state), self.config
-        steps = [(superlink_job(config, self._state, port, link.path), launchers.here)]
-        if config.remote:
-            steps.append(
-                (gateway_job(config, self._state, config.gateway.port or 0, link.endpoint), launchers.here)
-            )
-        for plan in plan_nodes(config, roster, config.counts, link.endpoint, self._state).values():
-            steps.append((supernode_job(plan, self._state), launchers.of(config, plan.site)))
-        return [{"name": job.name, "command": launcher.render(job)} for job, launcher in steps]
+        check(self.config, is_up=self.is_up())
+        return plan(self.config, self._state)
 
     # -- changing it -------------------------------------------------------------------------------
 
@@ -223,7 +200,7 @@ class Federation:
             Not ready in time, or a node that cannot start: with its last words. What this call started is
             taken down again, as it is on Ctrl-C.
         """
-        self._check()
+        check(self.config, is_up=self.is_up())
         self._state.create()
         let_it_stop(self._state)
         with self._state.cli_lock():
@@ -240,6 +217,29 @@ class Federation:
             if fresh:
                 self.down()
             raise
+
+    def up_once(self) -> Status:
+        """See to what is missing, once, and leave no controller behind: for a cron job.
+
+        Raises
+        ------
+        ConfigError, FederationError
+            As :meth:`up`; FederationError too where the controller ends with an error.
+        """
+        check(self.config, is_up=self.is_up())
+        self._state.create()
+        with self._state.cli_lock():
+            if self.is_up():
+                return self.status()
+            request(self._state, self.config)
+            if launch(self._state, "--once"):
+                words = last_line(tail(self._state, "controller"))
+                raise FederationError(f"federation {self.name} could not be seen to: {words}")
+        return reported(self._state) or self.status()
+
+    def revive(self) -> bool:
+        """Where its controller was killed, start one that takes over what runs; whether it is up now."""
+        return revive(self._state)
 
     def scale(self, site: str, nodes: int, timeout_s: float = 120) -> Status:
         """Give ``site`` that many nodes (0 or more); returns when they are online, or gone.
@@ -291,16 +291,3 @@ class Federation:
                     os.close(self._owner)
                     self._owner = None
         return was_up
-
-    # -- how ---------------------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        if not self.is_up() and (reason := why_refused(self.config)):
-            raise ConfigError(reason)
-        for name, site in self.config.sites.items():
-            if not site.remote and site.data_dir is not None and not Path(site.data_dir).is_dir():
-                raise ConfigError(
-                    f"sites.{name}.data_dir: got {site.data_dir!r}, must be a folder that exists"
-                )
-        if not self.is_up():
-            check_port(self.config)

@@ -15,6 +15,13 @@ POLL_S = 0.1
 
 def start(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> Desired:
     """Start a controller in the background; returns when it holds its lock, with what it was told."""
+    wish = request(state, config, ephemeral=ephemeral)
+    launch(state)
+    return wish
+
+
+def request(state: StateDir, config: FederationConfig, *, ephemeral: bool = False) -> Desired:
+    """Write down what a controller that starts now shall keep."""
     roster_for(config, Roster.read(state.roster), config.counts)
     state.status.unlink(missing_ok=True)
     Saved(config=config, ephemeral=ephemeral).write(state)
@@ -24,17 +31,33 @@ def start(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> Desi
         generation = int(time.time())
     wish = Desired(generation=generation, nodes=config.counts)
     wish.write(state)
+    return wish
+
+
+def launch(state: StateDir, *options: str) -> int:
+    """Start the controller; returns its exit code, 0 when it holds its lock and is in the background."""
     with state.log("controller").open("ab") as log:
-        subprocess.run(
-            [sys.executable, "-m", f"{__package__}.daemon", str(state.path)],
+        command = [sys.executable, "-m", f"{__package__}.daemon", str(state.path), *options]
+        return subprocess.run(
+            command,
             cwd=state.path,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             check=False,
-        )
-    return wish
+        ).returncode
+
+
+def revive(state: StateDir) -> bool:
+    """Start the controller of a federation that shall be up, where there is none; whether there is one now."""
+    with state.cli_lock():
+        if state.held(CONTROLLER_LOCK):
+            return True
+        if stop_wanted(state) or not state.config.exists():
+            return False
+        launch(state)
+        return state.held(CONTROLLER_LOCK)
 
 
 def converge(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> Desired:
@@ -67,11 +90,12 @@ def converge(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> D
 def let_it_stop(state: StateDir, timeout_s: float = 30) -> None:
     """Where another shell is taking the federation down, wait for that, ``timeout_s`` seconds at most."""
     deadline = time.monotonic() + timeout_s
-    while state.held(CONTROLLER_LOCK) and _stop_wanted(state) and time.monotonic() < deadline:
+    while state.held(CONTROLLER_LOCK) and stop_wanted(state) and time.monotonic() < deadline:
         time.sleep(POLL_S)
 
 
-def _stop_wanted(state: StateDir) -> bool:
+def stop_wanted(state: StateDir) -> bool:
+    """Whether the last wish was to take it down."""
     try:
         return Desired.read(state).stop
     except FederationError:

@@ -91,6 +91,13 @@ class Status(_Model):
         return sum(node.state is NodeState.ONLINE for node in self.nodes)
 
     @property
+    def only_queued(self) -> bool:
+        """Whether every node is online or waits in a batch system's queue, and the SuperLink is online."""
+        states = {node.state for node in self.nodes}
+        up = self.superlink is not None and self.superlink.state is NodeState.ONLINE
+        return up and len(self.nodes) == self.wanted and states <= {NodeState.ONLINE, NodeState.QUEUED}
+
+    @property
     def has_failed(self) -> bool:
         """Whether the SuperLink or a node ended three times before it came online."""
         states = {node.state for node in self.nodes}

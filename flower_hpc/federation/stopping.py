@@ -6,11 +6,15 @@ import signal
 import time
 
 from ..errors import FederationError
+from ..launchers import Launcher
 from . import leftovers
-from .desired import Desired
+from .desired import Desired, Saved
+from .door import take_down
+from .launching import Launchers
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir
 
 POLL_S = 0.05
+SWEEP_S = 60.0
 KEPT = ("logs", "runs", "requests", "cli.lock", OWNER_LOCK, CONTROLLER_LOCK)
 """What stays of an ephemeral federation."""
 
@@ -25,7 +29,7 @@ def stop(state: StateDir, timeout_s: float) -> bool:
         _ask(state)
         if not _gone(state, timeout_s):
             _kill(state)
-    left = leftovers.end(state)
+    left = leftovers.end(state) + _end_jobs(state)
     state.status.unlink(missing_ok=True)
     return was_up or left > 0
 
@@ -39,6 +43,32 @@ def forget(state: StateDir) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _end_jobs(state: StateDir) -> int:
+    # those of a controller that was killed
+    saved = Saved.read(state) if state.config.exists() else None
+    if saved is None:
+        return 0
+    take_down(saved.config, state)
+    launchers = Launchers(state)
+    count = sum(_sweep(launchers.of(saved.config, name)) for name in saved.config.sites)
+    launchers.close()
+    return count
+
+
+def _sweep(launcher: Launcher) -> int:
+    found = launcher.adopt()
+    for one in found.values():
+        launcher.cancel(one.job_id)
+    deadline = time.monotonic() + SWEEP_S
+    while found and time.monotonic() < deadline:
+        if all(launcher.status(one.job_id).state.final for one in found.values()):
+            break
+        time.sleep(POLL_S)
+    for one in found.values():
+        launcher.cancel(one.job_id, force=True)
+    return len(found)
 
 
 def _ask(state: StateDir) -> None:

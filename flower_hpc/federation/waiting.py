@@ -26,6 +26,8 @@ def reported(state: StateDir) -> Status | None:
 def wait_until_ready(state: StateDir, generation: int, progress: Progress | None, timeout_s: float) -> Status:
     """The first status that is ready and knows of the wish ``generation``.
 
+    After ``timeout_s`` seconds also one in which all that is not online waits in a batch system's queue.
+
     Raises
     ------
     FederationError
@@ -46,6 +48,8 @@ def wait_until_ready(state: StateDir, generation: int, progress: Progress | None
             if status.has_failed:
                 raise FederationError(complaint(state, "cannot start", status))
         time.sleep(POLL_S)
+    if status is not None and status.only_queued:
+        return status  # how long a batch system lets wait is no failure
     raise FederationError(complaint(state, f"is not ready after {timeout_s:g} s", status))
 
 
@@ -61,6 +65,8 @@ def complaint(state: StateDir, what: str, status: Status | None) -> str:
         return start
     names = ", ".join(node.name for node in bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
     first = next((node for node in bad if node.state is NodeState.FAILED), bad[0])
+    if first.reason:
+        return f"{start}: not online: {names}; {first.name}: {first.reason}"
     log = first.name if first.restarts or first.pid else "controller"
     return f"{start}: not online: {names}; {log} said: {last_line(tail(state, log))}"
 

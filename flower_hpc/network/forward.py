@@ -201,7 +201,7 @@ async def _join(near: Streams, far: Streams) -> None:
     try:
         await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
         if down.done() and down.result() == 0:
-            # as if refused: Flower's nodes try again after a reset, but give up on an EOF in the TLS handshake
+            # as if refused: Flower's nodes try again after a reset, and give up on an EOF in the handshake
             raise ConnectionResetError("it was closed without a word")
         ended, other, source, sink = (up, down, near, far) if up.done() else (down, up, far, near)
         ended.result()

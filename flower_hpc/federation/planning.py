@@ -1,0 +1,65 @@
+"""Before `up`: what stands against it, what its user should know, and what it would start."""
+
+from pathlib import Path
+
+from ..errors import ConfigError
+from . import leftovers
+from .config import FederationConfig
+from .jobs import gateway_job, plan_nodes, superlink_job, supernode_job
+from .launching import Launchers
+from .link import Link, socket_path, wants_private, why_refused
+from .roster import Roster, roster_for
+from .state import StateDir
+from .superlink import check_port
+
+
+def plan(config: FederationConfig, state: StateDir) -> list[dict[str, str]]:
+    """``name`` and ``command`` of each process and job; port 0 is one that will be found.
+
+    Raises
+    ------
+    ConfigError
+        More nodes than partitions.
+    """
+    roster = roster_for(config, Roster.read(state.roster), config.counts)
+    private = wants_private(config)
+    link = Link(config.superlink.host, config.superlink.port or 0, socket_path(state) if private else None)
+    launchers = Launchers(state)
+    steps = [(superlink_job(config, state, link.port, link.path), launchers.here)]
+    if config.remote:
+        steps.append((gateway_job(config, state, config.gateway.port or 0, link.endpoint), launchers.here))
+    for each in plan_nodes(config, roster, config.counts, link.endpoint, state).values():
+        steps.append((supernode_job(each, state), launchers.of(config, each.site)))
+    return [{"name": job.name, "command": launcher.render(job)} for job, launcher in steps]
+
+
+def check(config: FederationConfig, *, is_up: bool) -> None:
+    """Refuse what cannot work on this machine; ``is_up`` where the federation runs already.
+
+    Raises
+    ------
+    ConfigError
+        In one line.
+    """
+    if not is_up and (reason := why_refused(config)):
+        raise ConfigError(reason)
+    for name, site in config.sites.items():
+        if not site.remote and site.data_dir is not None and not Path(site.data_dir).is_dir():
+            raise ConfigError(f"sites.{name}.data_dir: got {site.data_dir!r}, must be a folder that exists")
+    if not is_up:
+        check_port(config)
+
+
+def warnings(config: FederationConfig) -> list[str]:
+    """What its user should know before it is brought up."""
+    found = []
+    if not config.tls:
+        found.append(
+            "security: insecure: no TLS, no node keys: who reaches the SuperLink can join and submit runs"
+        )
+    if leftovers.shared_host() and not wants_private(config):
+        found.append(
+            "security.shared_host: accept: other people use this host and its loopback is open to them: "
+            "who finds the SuperLink's port can have code run as you"
+        )
+    return found
