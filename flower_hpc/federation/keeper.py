@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ..clock import WALL, Clock
 from ..errors import LaunchError
 from ..launchers import Found, JobSpec, JobState, JobStatus, Launcher
-from ..launchers.supernode_log import is_held, last_line
+from ..launchers.supernode_log import is_held, last_error, last_line
 from .status import NodeState
 
 log = logging.getLogger(__name__)
@@ -207,5 +207,5 @@ class Keeper:
 
 def ended_because(status: JobStatus, said: str) -> str:
     """Why a job ended, in one line: the scheduler's word, and the line of the log that says best why."""
-    words = last_line(said) if said.strip() else ""
-    return ": ".join(part for part in (status.reason, words) if part)[:400] or "it ended"
+    words = last_error(said) if status.reason else last_line(said)
+    return ": ".join(part for part in (status.reason, words) if part)[:400]

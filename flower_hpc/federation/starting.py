@@ -50,7 +50,7 @@ def launch(state: StateDir, *options: str) -> int:
 
 
 def revive(state: StateDir) -> bool:
-    """Start the controller of a federation that shall be up, where there is none; whether there is one now."""
+    """Start the controller of a federation that shall be up, where it has none; whether it has one now."""
     with state.cli_lock():
         if state.held(CONTROLLER_LOCK):
             return True

@@ -108,14 +108,14 @@ class SlurmLauncher:
         self._hurry()
 
     def logs(self, job_id: str, max_bytes: int = 65536) -> str:
-        """What its last start wrote; where it did not come so far, what Slurm wrote down."""
+        """What its last start wrote, and what Slurm wrote down where it ended or did not come so far."""
         record = self._memory.get(job_id)
         if record is None:
             return ""
         text = since_last_start(tail(record.log, max_bytes, record.log_start))
-        if text.strip() or not record.job:
-            return text
-        return tail(files_of(self.options.folder, record.job)[0], max_bytes)
+        if record.job and (not text.strip() or self.status(job_id).state.final):
+            text += tail(files_of(self.options.folder, record.job)[0], max_bytes)
+        return text
 
     def adopt(self) -> Mapping[str, Found]:
         """Jobs that an earlier launcher submitted; jobs of this name that it did not note are cancelled."""

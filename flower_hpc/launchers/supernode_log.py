@@ -16,6 +16,7 @@ PORT_TAKEN = ("address already in use", "port in server address")
 ERROR = re.compile(r"\bERROR\b|[A-Za-z]Error\b|^error\b")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 HEADER = re.compile(r"^=== .* started .*===$", re.MULTILINE)
+PILOT = "PilotError: "
 MOST_BYTES = 65536
 
 
@@ -84,11 +85,22 @@ def since_last_start(text: str) -> str:
 
 def last_line(text: str) -> str:
     """The line of a log that says best why it ends: Flower's own reason, the last error, or just the last."""
-    lines = [line.strip() for line in COLOUR.sub("", text).splitlines()]
-    lines = [line for line in lines if line.strip("-= ")]
+    return last_error(text) or (_lines(text) or ["it wrote nothing"])[-1][:300]
+
+
+def last_error(text: str) -> str:
+    """Flower's own reason for an end, else the last error of a log; empty where there is none."""
+    lines = _lines(text)
+    told = [line.partition(PILOT)[2] for line in lines if PILOT in line]
+    if told:
+        return told[-1][:300]
     codes = [index for index, line in enumerate(lines) if "Exit Code:" in line]
     if codes:
         words = [line for line in lines[codes[-1] :][:4] if not line.startswith(("INFO", "For more"))]
         return " ".join(words)[:300]
-    errors = [line for line in lines if ERROR.search(line)]
-    return (errors or lines or ["it wrote nothing"])[-1][:300]
+    return next((line[:300] for line in reversed(lines) if ERROR.search(line)), "")
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.strip() for line in COLOUR.sub("", text).splitlines()]
+    return [line for line in lines if line.strip("-= ")]
