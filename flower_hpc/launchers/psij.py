@@ -1,0 +1,247 @@
+"""Jobs of PBS, LSF, Flux and others through PSI/J's one interface (https://exaworks.org/psij-python)."""
+
+import importlib.util
+import logging
+import queue
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, LaunchError
+from .base import Found, JobSpec, JobState, JobStatus
+from .psij_job import NOT_ASKED, TRANSIENT, PsijOptions, one_line, plain, read_status, request, script
+from .psij_memory import Entry, Memory, end_processes, open_log, tail
+
+if TYPE_CHECKING:
+    import psij
+
+CLOSE_S = 30.0
+FIRST_POLL_S = 1
+
+
+@dataclass
+class _Job:
+    entry: Entry
+    native: "psij.Job | None" = None
+    asked: bool = False
+    trouble: str = ""
+    end: JobStatus | None = None
+
+
+class PsijLauncher:
+    """Hand jobs to a batch system through PSI/J; their ids are ours, as theirs are known only later.
+
+    PSI/J's calls run the scheduler's commands and wait for them, so one thread of this object makes them all:
+    what the scheduler refused is told by :meth:`status`.
+
+    PSI/J can only cancel: ``stop_signal`` is not sent, and ``force`` only asks again. On Slurm, PBS and LSF
+    that is TERM and, after the scheduler's own grace, KILL; on ``local`` it is KILL at once.
+
+    PSI/J takes preempted jobs and jobs whose node failed for ended, and so does this: whoever started such a job
+    starts another. Where the scheduler requeues the first, that one ends at once, as its script is gone.
+
+    Parameters
+    ----------
+    options : PsijOptions
+        The scheduler, what a job asks of it, and the folder that remembers what was started.
+
+    Raises
+    ------
+    ConfigError
+        PSI/J is not installed.
+    """
+
+    def __init__(self, options: PsijOptions) -> None:
+        if importlib.util.find_spec("psij") is None:
+            raise ConfigError("this launcher needs PSI/J: pip install 'flower-hpc[psij]'")
+        self.options = options
+        self._memory = Memory(options.folder)
+        self._jobs: dict[str, _Job] = {}
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._executor: psij.JobExecutor | None = None
+
+    def render(self, spec: JobSpec) -> str:
+        """What is asked for, and the script that would run on a node."""
+        asked = {key: value for key, value in vars(self.options).items() if value and key != "setup"}
+        first = ", ".join(f"{key}={value}" for key, value in asked.items())
+        return f"# {first}\n{script(spec, self.options, self._memory.file('JOB', 'exit'))}"
+
+    def submit(self, spec: JobSpec) -> str:
+        """Write the job's script and have it handed over; its output is appended to the log."""
+        job_id = f"{plain(spec.name)}-{uuid.uuid4().hex[:12]}"
+        text = script(spec, self.options, self._memory.file(job_id, "exit"))
+        try:
+            start = open_log(spec)
+            self._memory.write(job_id, "sh", text)
+        except OSError as error:
+            raise LaunchError(f"{spec.name} cannot be started: {error}") from error
+        job = _Job(Entry(job_id, spec.name, spec.fingerprint, str(spec.log.absolute()), start))
+        self._jobs[job_id] = job
+        self._call(partial(self._hand_over, job))
+        return job_id
+
+    def status(self, job_id: str) -> JobStatus:
+        """Where the job was when the scheduler was last asked, ``poll_s`` ago or less; its end is known sooner."""
+        job = self._jobs.get(job_id)
+        if job is None:
+            return JobStatus(JobState.UNKNOWN)
+        if job.end is not None:
+            return job.end
+        status = self._look(job)
+        if status.state.final:
+            self._end(job, status)
+        return status
+
+    def cancel(self, job_id: str, *, force: bool = False) -> None:
+        """Have the scheduler end the job; with ``force``, even if it was told to before."""
+        job = self._jobs.get(job_id)
+        if job is None or self.status(job_id).state.final or (job.asked and not force):
+            return
+        job.asked = True
+        self._call(partial(self._cancel, job))
+
+    def logs(self, job_id: str, max_bytes: int = 65536) -> str:
+        """The end of what the job wrote; empty for an unknown id."""
+        job = self._jobs.get(job_id)
+        return tail(job.entry.log, job.entry.log_start, max_bytes) if job else ""
+
+    def adopt(self) -> Mapping[str, Found]:
+        """What the folder remembers and what left no exit code.
+
+        A batch job that was killed meanwhile is among them: the first answer of the scheduler tells.
+        """
+        for entry in self._memory.entries():
+            if entry.job_id in self._jobs:
+                continue
+            if self._ended(entry):
+                self._memory.forget(entry.job_id)
+                continue
+            self._jobs[entry.job_id] = job = _Job(entry)
+            self._call(partial(self._attach, job))
+        living = (job.entry for job in self._jobs.values() if job.end is None)
+        return {entry.name: Found(entry.job_id, entry.fingerprint) for entry in living}
+
+    def close(self) -> None:
+        """Wait for the calls that are under way, half a minute at most, and let go; jobs go on."""
+        if self._thread is not None:
+            self._calls.put(None)
+            self._thread.join(CLOSE_S)
+            self._thread = self._executor = None
+
+    @property
+    def _is_local(self) -> bool:
+        return self.options.executor == "local"
+
+    def _look(self, job: _Job) -> JobStatus:
+        if job.native is None:
+            return NOT_ASKED
+        told = job.native.status
+        code = self._memory.code(job.entry.job_id)
+        if code is None and not self._is_local:  # of a local job that was found again, PSI/J makes up a 0
+            code = told.exit_code
+        status = read_status(told, code, job.asked)
+        if self._is_local and not status.state.final:
+            status = replace(status, pid=int(job.entry.native_id or 0))
+        return replace(status, reason=status.reason or job.trouble)
+
+    def _ended(self, entry: Entry) -> bool:
+        if self._memory.code(entry.job_id) is not None:
+            return True
+        return self._is_local and self._memory.process(entry) is None
+
+    def _end(self, job: _Job, status: JobStatus) -> None:
+        job.end = status
+        self._memory.forget(job.entry.job_id)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="psij", daemon=True)
+            self._thread.start()
+        self._calls.put(call)
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    # what follows runs in the thread
+
+    def _hand_over(self, job: _Job) -> None:
+        try:
+            with _in_one_line(f"{self.options.executor} did not take {job.entry.name}"):
+                native = self._submitted(job.entry)
+                job.entry.native_id = native.native_id
+                self._memory.remember(job.entry)
+                job.native = native
+        except LaunchError as error:
+            refused = TRANSIENT.search(str(error)) is None
+            self._end(job, JobStatus(JobState.FAILED, str(error), refused=refused))
+
+    def _submitted(self, entry: Entry) -> "psij.Job":
+        executor, native = self._psij(), self._described(entry)
+        executor.submit(native)
+        native.wait(target_states=[type(native.status.state).QUEUED])  # Flux tells its id only then
+        return native
+
+    def _attach(self, job: _Job) -> None:
+        try:
+            with _in_one_line(f"{job.entry.name} cannot be found again"):
+                executor, native = self._psij(), self._described(job.entry)
+                executor.attach(native, str(job.entry.native_id))
+                job.native = native
+        except LaunchError as error:
+            self._end(job, JobStatus(JobState.FAILED, str(error)))
+
+    def _cancel(self, job: _Job) -> None:
+        try:
+            with _in_one_line(f"{job.entry.name} cannot be cancelled"):
+                # PSI/J's own way says CANCELED before a process ends, and fails for ever on one found again
+                process = self._memory.process(job.entry) if self._is_local else None
+                if process is not None:
+                    end_processes(process)
+                elif job.native is not None and not self._is_local:
+                    job.native.cancel()
+        except LaunchError as error:
+            job.asked, job.trouble = False, str(error)
+
+    def _described(self, entry: Entry) -> "psij.Job":
+        import psij
+
+        return psij.Job(request(entry.name, self._memory.file(entry.job_id, "sh"), self.options))
+
+    def _psij(self) -> "psij.JobExecutor":
+        if self._executor is None:
+            # imported by the main thread it takes over SIGCHLD, and elsewhere it complains that it cannot
+            logging.getLogger("psij.executors.local").addFilter(_not_about_signals)
+            import psij
+            from psij.executors.batch.batch_scheduler_executor import BatchSchedulerExecutorConfig
+
+            config = BatchSchedulerExecutorConfig(
+                work_directory=self.options.folder / "psij",
+                queue_polling_interval=self.options.poll_s,
+                initial_queue_polling_delay=FIRST_POLL_S,
+                # else three failed questions in a row make all jobs count as failed while they go on
+                queue_polling_error_threshold=sys.maxsize,
+            )
+            self._executor = psij.JobExecutor.get_instance(self.options.executor, config=config)
+        return self._executor
+
+
+@contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+    """PSI/J's errors in ours: it lets pass whatever commands, parsers and Flux raise."""
+    try:
+        yield
+    except Exception as error:
+        cause = getattr(error, "exception", None) or error.__cause__
+        words = (str(getattr(error, "message", "") or error), str(cause or ""))
+        raise LaunchError(f"{what}: {one_line(chr(10).join(words)) or type(error).__name__}") from error
+
+
+def _not_about_signals(record: logging.LogRecord) -> bool:
+    return "imported from a non-main thread" not in record.getMessage()
