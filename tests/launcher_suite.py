@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flower_hpc.launchers import JobSpec, JobState
+from flower_hpc.launchers import Found, JobSpec, JobState
 
 FAMILY = """
 import subprocess, sys, time
@@ -139,24 +139,23 @@ class LauncherSuite:
         launcher.status(job), launcher.cancel(job), launcher.logs(job), launcher.adopt()
         assert time.monotonic() - start < self.at_once_s
 
-    def test_another_process_goes_on_with_what_lives(self, make, launcher, python):
-        assert launcher.adopt() == {}
+    def test_another_process_goes_on_with_what_lives(self, make, python):
+        assert self.adopted_anew(make) == {}
         job = self.elsewhere(make, python(FAMILY, name="a node", fingerprint="f1"))
-        found = launcher.adopt()
-        assert {name: (one.job_id, one.fingerprint) for name, one in found.items()} == {"a node": (job, "f1")}
+        launcher = make()
+        assert launcher.adopt() == {"a node": Found(job, "f1")}
         child = self.family(launcher, job)
         self.until(lambda: launcher.status(job).state is JobState.RUNNING)
         assert alive(child)
-        launcher.cancel(job)
-        assert self.ended(launcher, job).state is JobState.CANCELLED
+        launcher.cancel(job, force=True)
+        assert self.ended(launcher, job).state.final
         self.until(lambda: not alive(child))
-        assert self.adopted_anew(make) == {}
+        launcher.close()
 
-    def test_what_ended_meanwhile_is_not_taken_over(self, make, launcher, python):
+    def test_what_ended_meanwhile_is_not_taken_over(self, make, python):
         brief = "import time; print('child', 0, flush=True); time.sleep(2); raise SystemExit(4)"
         self.elsewhere(make, python(brief))
         self.until(lambda: self.adopted_anew(make) == {})
-        assert launcher.adopt() == {}
 
     def elsewhere(self, make, spec):
         context = multiprocessing.get_context("spawn")

@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from functools import partial
@@ -14,8 +15,23 @@ from launcher_suite import LauncherSuite
 
 psij = pytest.importorskip("psij", reason="needs flower-hpc[psij]")
 
-# PSI/J leaves the pipe of a local job's output open
-pytestmark = pytest.mark.filterwarnings("ignore:.*unclosed file <_io.BufferedReader:ResourceWarning")
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_pipes():
+    """PSI/J leaves the pipe of an ended local job open, and a warning about it hits whichever test comes next."""
+    local = psij.JobExecutor._executors["local"][-1].ecls
+    entries = local.submit.__globals__["_ChildProcessEntry"]  # of a module that it keeps to itself
+    poll = entries.poll
+
+    def poll_and_close(entry):
+        answer = poll(entry)
+        if answer[0] is not None:
+            entry.process.stdout.close()
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entries, "poll", poll_and_close)
+        yield
 
 
 @pytest.fixture
@@ -33,7 +49,7 @@ class TestLocal(LauncherSuite):
         for code in ("pass", "raise SystemExit(1)"):
             self.ended(anyone, anyone.submit(python(code)))
         folder = options(executor="local").folder
-        assert [path.name for path in folder.iterdir()] == ["psij"]
+        assert sorted(path.name for path in folder.iterdir()) == ["jobs.json", "psij"]
 
     def test_setup_comes_first_and_its_words_reach_the_log(self, python, options):
         setup = ("echo set up", "export FROM_SETUP=1 A=setup")
@@ -50,6 +66,17 @@ class TestLocal(LauncherSuite):
         job = launcher.submit(spec)
         assert self.ended(launcher, job).state is JobState.FAILED
         assert "/no/such/program" in launcher.logs(job)
+
+    def test_what_is_known_only_where_it_starts_is_filled_in(self, launcher, tmp_path):
+        (tmp_path / "door").write_text("login1:9092")
+        command = ("python", "-c", "import sys; print(sys.argv[1:])", "{door}", "{port:a}", "{port:a}")
+        spec = JobSpec(name="n", command=command, cwd=tmp_path, log=tmp_path / "log", door=tmp_path / "door")
+        job = launcher.submit(spec)
+        assert self.ended(launcher, job).state is JobState.SUCCEEDED, launcher.logs(job)
+        door, *ports = ast.literal_eval(launcher.logs(job))
+        assert door == "login1:9092"
+        assert ports[0].isdigit()
+        assert len(set(ports)) == 1
 
     def test_what_no_shell_takes_is_refused(self, launcher, python):
         with pytest.raises(LaunchError, match="no shell takes a variable called 'a-b'"):

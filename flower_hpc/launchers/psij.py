@@ -3,9 +3,9 @@
 import importlib.util
 import logging
 import queue
+import secrets
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,18 +15,22 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError, LaunchError
 from .base import Found, JobSpec, JobState, JobStatus
 from .psij_job import NOT_ASKED, TRANSIENT, PsijOptions, one_line, plain, read_status, request, script
-from .psij_memory import Entry, Memory, end_processes, open_log, tail
+from .memory import Memory, Record
+from .psij_files import JobFiles, end_processes, open_log
+from .tail import tail
 
 if TYPE_CHECKING:
     import psij
 
+MEMORY = "jobs.json"
 CLOSE_S = 30.0
 FIRST_POLL_S = 1
 
 
 @dataclass
 class _Job:
-    entry: Entry
+    ticket: str
+    record: Record
     native: "psij.Job | None" = None
     asked: bool = False
     trouble: str = ""
@@ -60,7 +64,9 @@ class PsijLauncher:
         if importlib.util.find_spec("psij") is None:
             raise ConfigError("this launcher needs PSI/J: pip install 'flower-hpc[psij]'")
         self.options = options
-        self._memory = Memory(options.folder)
+        self._files = JobFiles(options.folder)
+        self._memory = Memory(options.folder / MEMORY)
+        self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -70,21 +76,23 @@ class PsijLauncher:
         """What is asked for, and the script that would run on a node."""
         asked = {key: value for key, value in vars(self.options).items() if value and key != "setup"}
         first = ", ".join(f"{key}={value}" for key, value in asked.items())
-        return f"# {first}\n{script(spec, self.options, self._memory.file('JOB', 'exit'))}"
+        return f"# {first}\n{script(spec, self.options, self._files.exit('JOB'))}"
 
     def submit(self, spec: JobSpec) -> str:
         """Write the job's script and have it handed over; its output is appended to the log."""
-        job_id = f"{plain(spec.name)}-{uuid.uuid4().hex[:12]}"
-        text = script(spec, self.options, self._memory.file(job_id, "exit"))
+        ticket = f"{plain(spec.name)}.{secrets.token_hex(4)}"
+        text = script(spec, self.options, self._files.exit(ticket))
         try:
             start = open_log(spec)
-            self._memory.write(job_id, "sh", text)
+            self._files.write(ticket, text)
+            with self._lock:
+                self._memory.note(ticket, spec, log_start=start)
+                job = _Job(ticket, self._memory.records()[ticket])
         except OSError as error:
             raise LaunchError(f"{spec.name} cannot be started: {error}") from error
-        job = _Job(Entry(job_id, spec.name, spec.fingerprint, str(spec.log.absolute()), start))
-        self._jobs[job_id] = job
+        self._jobs[ticket] = job
         self._call(partial(self._hand_over, job))
-        return job_id
+        return ticket
 
     def status(self, job_id: str) -> JobStatus:
         """Where the job was when the scheduler was last asked, ``poll_s`` ago or less; its end is known sooner."""
@@ -109,23 +117,24 @@ class PsijLauncher:
     def logs(self, job_id: str, max_bytes: int = 65536) -> str:
         """The end of what the job wrote; empty for an unknown id."""
         job = self._jobs.get(job_id)
-        return tail(job.entry.log, job.entry.log_start, max_bytes) if job else ""
+        return tail(job.record.log, max_bytes, job.record.log_start) if job else ""
 
     def adopt(self) -> Mapping[str, Found]:
         """What the folder remembers and what left no exit code.
 
         A batch job that was killed meanwhile is among them: the first answer of the scheduler tells.
         """
-        for entry in self._memory.entries():
-            if entry.job_id in self._jobs:
+        found = {}
+        for ticket, record in self._memory.records().items():
+            if ticket in self._jobs:
                 continue
-            if self._ended(entry):
-                self._memory.forget(entry.job_id)
+            if self._ended(ticket, record):
+                self._forget(ticket)
                 continue
-            self._jobs[entry.job_id] = job = _Job(entry)
+            self._jobs[ticket] = job = _Job(ticket, record)
             self._call(partial(self._attach, job))
-        living = (job.entry for job in self._jobs.values() if job.end is None)
-        return {entry.name: Found(entry.job_id, entry.fingerprint) for entry in living}
+            found[record.name] = Found(ticket, record.fingerprint)
+        return found
 
     def close(self) -> None:
         """Wait for the calls that are under way, half a minute at most, and let go; jobs go on."""
@@ -142,22 +151,26 @@ class PsijLauncher:
         if job.native is None:
             return NOT_ASKED
         told = job.native.status
-        code = self._memory.code(job.entry.job_id)
+        code = self._files.code(job.ticket)
         if code is None and not self._is_local:  # of a local job that was found again, PSI/J makes up a 0
             code = told.exit_code
         status = read_status(told, code, job.asked)
-        if self._is_local and not status.state.final:
-            status = replace(status, pid=int(job.entry.native_id or 0))
-        return replace(status, reason=status.reason or job.trouble)
+        pid = int(job.record.job) if self._is_local and not status.state.final else None
+        return replace(status, reason=status.reason or job.trouble, job=job.record.job, pid=pid)
 
-    def _ended(self, entry: Entry) -> bool:
-        if self._memory.code(entry.job_id) is not None:
+    def _ended(self, ticket: str, record: Record) -> bool:
+        if not record.job or self._files.code(ticket) is not None:
             return True
-        return self._is_local and self._memory.process(entry) is None
+        return self._is_local and self._files.process(ticket, record.job) is None
 
     def _end(self, job: _Job, status: JobStatus) -> None:
         job.end = status
-        self._memory.forget(job.entry.job_id)
+        self._forget(job.ticket)
+
+    def _forget(self, ticket: str) -> None:
+        self._files.remove(ticket)
+        with self._lock:
+            self._memory.forget(ticket)
 
     def _call(self, call: Callable[[], None]) -> None:
         if self._thread is None:
@@ -173,35 +186,36 @@ class PsijLauncher:
 
     def _hand_over(self, job: _Job) -> None:
         try:
-            with _in_one_line(f"{self.options.executor} did not take {job.entry.name}"):
-                native = self._submitted(job.entry)
-                job.entry.native_id = native.native_id
-                self._memory.remember(job.entry)
-                job.native = native
+            with _in_one_line(f"{self.options.executor} did not take {job.record.name}"):
+                native = self._submitted(job)
+                job.record = replace(job.record, job=native.native_id or "")
+                with self._lock:
+                    self._memory.name_job(job.ticket, job.record.job)
+                job.native = native  # the last, as status() may forget the job from here on
         except LaunchError as error:
             refused = TRANSIENT.search(str(error)) is None
             self._end(job, JobStatus(JobState.FAILED, str(error), refused=refused))
 
-    def _submitted(self, entry: Entry) -> "psij.Job":
-        executor, native = self._psij(), self._described(entry)
+    def _submitted(self, job: _Job) -> "psij.Job":
+        executor, native = self._psij(), self._described(job)
         executor.submit(native)
         native.wait(target_states=[type(native.status.state).QUEUED])  # Flux tells its id only then
         return native
 
     def _attach(self, job: _Job) -> None:
         try:
-            with _in_one_line(f"{job.entry.name} cannot be found again"):
-                executor, native = self._psij(), self._described(job.entry)
-                executor.attach(native, str(job.entry.native_id))
+            with _in_one_line(f"{job.record.name} cannot be found again"):
+                executor, native = self._psij(), self._described(job)
+                executor.attach(native, job.record.job)
                 job.native = native
         except LaunchError as error:
             self._end(job, JobStatus(JobState.FAILED, str(error)))
 
     def _cancel(self, job: _Job) -> None:
         try:
-            with _in_one_line(f"{job.entry.name} cannot be cancelled"):
+            with _in_one_line(f"{job.record.name} cannot be cancelled"):
                 # PSI/J's own way says CANCELED before a process ends, and fails for ever on one found again
-                process = self._memory.process(job.entry) if self._is_local else None
+                process = self._files.process(job.ticket, job.record.job) if self._is_local else None
                 if process is not None:
                     end_processes(process)
                 elif job.native is not None and not self._is_local:
@@ -209,10 +223,10 @@ class PsijLauncher:
         except LaunchError as error:
             job.asked, job.trouble = False, str(error)
 
-    def _described(self, entry: Entry) -> "psij.Job":
+    def _described(self, job: _Job) -> "psij.Job":
         import psij
 
-        return psij.Job(request(entry.name, self._memory.file(entry.job_id, "sh"), self.options))
+        return psij.Job(request(job.record.name, self._files.script(job.ticket), self.options))
 
     def _psij(self) -> "psij.JobExecutor":
         if self._executor is None:

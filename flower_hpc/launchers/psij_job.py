@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, LaunchError
 from .base import JobSpec, JobState, JobStatus
+from .filled import command
 
 if TYPE_CHECKING:
     import psij
@@ -137,7 +138,7 @@ def script(spec: JobSpec, options: PsijOptions, exit_file: Path) -> str:
         "(",
         *options.setup,
         *(f"export {key}={shlex.quote(value)}" for key, value in sorted(spec.env.items())),
-        f"mkdir -p {cwd} && cd {cwd} && exec {shlex.join(spec.command)}",
+        f"mkdir -p {cwd} && cd {cwd} && exec {shlex.join(command(spec))}",
         ")",
         "code=$?",
         f'echo "$code" >{code}.part && mv {code}.part {code}',

@@ -29,7 +29,7 @@ class TestSlurm(LauncherSuite):
         ("wrong", "words"),
         [
             ({"queue": "nowhere"}, "slurm did not take job: invalid partition specified: nowhere"),
-            ({"cpus": 1000}, "slurm did not take job: CPU count per node can not be satisfied"),
+            ({"mem_gb": 9999.0}, "slurm did not take job: Memory specification can not be satisfied"),
             ({"attributes": {"slurm.nonsense": "1"}}, "slurm did not take job: sbatch: unrecognized option"),
         ],
     )
