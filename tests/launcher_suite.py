@@ -117,15 +117,15 @@ class LauncherSuite:
         assert text.count("=== job ") == 2
         assert len(launcher.logs(job, max_bytes=4)) == 4
 
-    def test_cancelling_twice_ends_all_that_the_job_started(self, launcher, python):
+    def test_cancelling_again_and_forcing_ends_all_that_the_job_started(self, launcher, python):
         job = launcher.submit(python(FAMILY))
         child = self.family(launcher, job)
         for _ in range(2):
             launcher.cancel(job)
         assert self.ended(launcher, job).state is JobState.CANCELLED
-        self.until(lambda: not alive(child))
         launcher.cancel(job)
         launcher.cancel(job, force=True)
+        self.until(lambda: not alive(child))
         assert launcher.status(job).state is JobState.CANCELLED
 
     def test_a_job_can_be_cancelled_before_it_is_known(self, launcher, python):

@@ -18,7 +18,7 @@ psij = pytest.importorskip("psij", reason="needs flower-hpc[psij]")
 
 @pytest.fixture(scope="module", autouse=True)
 def closed_pipes():
-    """PSI/J leaves the pipe of an ended local job open, and a warning about it hits whichever test comes next."""
+    """PSI/J leaves the pipe of an ended local job open: a warning would hit whichever test comes next."""
     local = psij.JobExecutor._executors["local"][-1].ecls
     entries = local.submit.__globals__["_ChildProcessEntry"]  # of a module that it keeps to itself
     poll = entries.poll
