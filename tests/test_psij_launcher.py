@@ -10,7 +10,15 @@ import pytest
 from flower_hpc.errors import ConfigError, LaunchError
 from flower_hpc.launchers import JobSpec, JobState, Launcher
 from flower_hpc.launchers.psij import PsijLauncher
-from flower_hpc.launchers.psij_job import EXECUTORS, STATES, PsijOptions, one_line, read_status, request
+from flower_hpc.launchers.psij_job import (
+    EXECUTORS,
+    STATES,
+    PsijOptions,
+    ending,
+    one_line,
+    read_status,
+    request,
+)
 from launcher_suite import LauncherSuite
 
 psij = pytest.importorskip("psij", reason="needs flower-hpc[psij]")
@@ -189,6 +197,7 @@ def test_what_psij_makes_of_a_request(executor, lines, options, tmp_path):
 
 
 def test_words_are_one_line():
+    assert (ending(143), ending(3), ending(255)) == ("killed by SIGTERM", "exit code 3", "exit code 255")
     assert one_line("qsub: error: no\n\nqsub: error: no\nwhy\n") == "no; why"
 
 

@@ -44,10 +44,14 @@ class PsijLauncher:
     what the scheduler refused is told by :meth:`status`.
 
     PSI/J can only cancel: ``stop_signal`` is not sent, and ``force`` only asks again. On Slurm, PBS and LSF
-    that is TERM and, after the scheduler's own grace, KILL; on ``local`` it is KILL at once.
+    that is TERM and, after the scheduler's own grace, KILL; on ``local`` it is KILL at once. A SuperNode may so
+    end without signing off, and its SuperLink then believes in it for a minute.
 
-    PSI/J takes preempted jobs and jobs whose node failed for ended, and so does this: whoever started such a job
-    starts another. Where the scheduler requeues the first, that one ends at once, as its script is gone.
+    PSI/J takes jobs that it sees preempted, or whose node failed, for ended, and so does this: whoever started
+    such a job starts another. Where the scheduler requeues the first, that one ends at once, as its script is
+    gone. A requeue between two of PSI/J's questions goes unseen: the job counts as running while it waits again.
+
+    PSI/J tells no reason for which a job waits, so neither does this: one that waits for ever does so silently.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ process that finds the job again later. https://exaworks.org/psij-python
 
 import re
 import shlex
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -211,13 +212,20 @@ def read_status(told: "psij.JobStatus", code: int | None, asked: bool) -> JobSta
     if asked:
         return JobStatus(JobState.CANCELLED, reason)
     if code is not None:
-        ended = JobState.FAILED if code else JobState.SUCCEEDED
-        return JobStatus(ended, f"exit code {code}" if code else "")
+        return JobStatus(JobState.FAILED, ending(code)) if code else JobStatus(JobState.SUCCEEDED)
     if TIME_IS_UP in reason:
         return JobStatus(JobState.TIMEOUT, reason)
     if state is JobState.SUCCEEDED:  # what a queue has forgotten, PSI/J takes for completed
         return JobStatus(JobState.FAILED, "it ended without an exit code: killed, or its node was lost")
     return JobStatus(state, reason)
+
+
+def ending(code: int) -> str:
+    """What an exit code of a shell says; above 128 it is the signal that ended the program."""
+    try:
+        return f"killed by {signal.Signals(code - 128).name}"
+    except ValueError:
+        return f"exit code {code}"
 
 
 def one_line(text: str) -> str:
