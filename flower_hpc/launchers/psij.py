@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, LaunchError
 from .base import Found, JobSpec, JobState, JobStatus
-from .psij_job import NOT_ASKED, TRANSIENT, PsijOptions, one_line, plain, read_status, request, script
 from .memory import Memory, Record
 from .psij_files import JobFiles, end_processes, open_log
+from .psij_job import NOT_ASKED, TRANSIENT, PsijOptions, one_line, plain, read_status, request, script
 from .tail import tail
 
 if TYPE_CHECKING:
@@ -40,18 +40,20 @@ class _Job:
 class PsijLauncher:
     """Hand jobs to a batch system through PSI/J; their ids are ours, as theirs are known only later.
 
-    PSI/J's calls run the scheduler's commands and wait for them, so one thread of this object makes them all:
-    what the scheduler refused is told by :meth:`status`.
+    PSI/J's calls run the scheduler's commands and wait for them, so one thread of this object makes them
+    all: what the scheduler refused is told by :meth:`status`.
 
     PSI/J can only cancel: ``stop_signal`` is not sent, and ``force`` only asks again. On Slurm, PBS and LSF
-    that is TERM and, after the scheduler's own grace, KILL; on ``local`` it is KILL at once. A SuperNode may so
-    end without signing off, and its SuperLink then believes in it for a minute.
+    that is TERM and, after the scheduler's own grace, KILL; on ``local`` it is KILL at once. A SuperNode may
+    so end without signing off, and its SuperLink then believes in it for a minute.
 
-    PSI/J takes jobs that it sees preempted, or whose node failed, for ended, and so does this: whoever started
-    such a job starts another. Where the scheduler requeues the first, that one ends at once, as its script is
-    gone. A requeue between two of PSI/J's questions goes unseen: the job counts as running while it waits again.
+    PSI/J takes jobs that it sees preempted, or whose node failed, for ended, and so does this: whoever
+    started such a job starts another. Where the scheduler requeues the first, that one ends at once, as its
+    script is gone. A requeue between two of PSI/J's questions goes unseen: the job counts as running while
+    it waits again.
 
-    PSI/J tells no reason for which a job waits, so neither does this: one that waits for ever does so silently.
+    PSI/J tells no reason for which a job waits, so neither does this: one that waits for ever does so
+    silently.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ class PsijLauncher:
         return ticket
 
     def status(self, job_id: str) -> JobStatus:
-        """Where the job was when the scheduler was last asked, ``poll_s`` ago or less; its end is known sooner."""
+        """Where the job was when the scheduler was last asked; an exit code that it left is known sooner."""
         job = self._jobs.get(job_id)
         if job is None:
             return JobStatus(JobState.UNKNOWN)

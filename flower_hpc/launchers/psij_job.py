@@ -1,8 +1,8 @@
 """What PSI/J is told of a job, and what it says of one: pure translations.
 
-A job's environment, directory, log and setup travel in a shell script of ours, not in PSI/J's own fields: PSI/J
-misquotes paths with spaces, sets neither environment nor directory under Flux, and leaves no exit code for a
-process that finds the job again later. https://exaworks.org/psij-python
+A job's environment, directory, log and setup travel in a shell script of ours, not in PSI/J's own fields:
+PSI/J misquotes paths with spaces, sets neither environment nor directory under Flux, and leaves no exit code
+for a process that finds the job again later. https://exaworks.org/psij-python
 """
 
 import re
@@ -53,7 +53,7 @@ class PsijOptions:
     executor : str
         One of :data:`EXECUTORS`; ``pbs`` is PBS Pro and OpenPBS, ``pbs_classic`` Torque.
     folder : Path
-        Absolute, and shared by this host and the nodes: scripts, exit codes, and the memory of what was started.
+        Absolute, and shared by this host and the nodes: scripts, exit codes, and what was started.
     queue, account, reservation : str
         Where the job goes and who pays; default the scheduler's own.
     minutes : int
