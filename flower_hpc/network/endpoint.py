@@ -17,7 +17,7 @@ from ..errors import ConfigError
 GRAMMAR = "must be unix:/path, tcp:HOST:PORT or tls:HOST:PORT (IPv6 in brackets)"
 BACKLOG = 256
 LONGEST = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere
-HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})")
+HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f]*:[0-9A-Fa-f:.]+(?:%\w+)?)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})")
 
 
 @dataclass(frozen=True)

@@ -201,14 +201,15 @@ async def _join(near: Streams, far: Streams) -> None:
     try:
         await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
         if down.done() and down.result() == 0:
-            # as if refused: Flower's nodes try again after a reset, and give up on an EOF in the handshake
+            # as if refused: Flower's nodes try again after a reset, but give up on an EOF in a TLS handshake
             raise ConnectionResetError("it was closed without a word")
         ended, other, source, sink = (up, down, near, far) if up.done() else (down, up, far, near)
         ended.result()
-        if sink[1].can_write_eof():
+        if source[1].can_write_eof() and sink[1].can_write_eof():
             await other  # the end was passed on; what comes the other way still does
-        elif source[1].can_write_eof():
-            await asyncio.wait((other,), timeout=HALF_S)  # asyncio's TLS cannot pass an end on
+        elif source[1].can_write_eof() and ended is up:
+            # asyncio's TLS can neither pass an end on nor go on after one: wait for the answer
+            await asyncio.wait((down,), timeout=HALF_S)
         for writer in (near[1], far[1]):
             writer.close()
         for writer in (near[1], far[1]):
@@ -225,7 +226,8 @@ async def _pump(
 ) -> int:
     """Pass bytes on until their end; how many there were."""
     passed = 0
-    writer.transport.set_write_buffer_limits(high=0)  # so that all is with the kernel when drained
+    # so that all is with the kernel when drained; asyncio's TLS stands still at 0
+    writer.transport.set_write_buffer_limits(high=0 if writer.can_write_eof() else 1, low=0)
     while data := await reader.read(CHUNK):
         passed += len(data)
         writer.write(data)
