@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
+from flower_hpc.federation.ports import free_port, join, why_not
 
 from flower_hpc.clock import VirtualClock
 from flower_hpc.errors import ConfigError, LaunchError
 from flower_hpc.federation.keeper import HELD_AT_MOST_S, Keeper, last_line
-from flower_hpc.federation.ports import free_port, join, why_not
 from flower_hpc.federation.status import NodeState
 from flower_hpc.launchers import JobSpec, JobState, Launcher, LocalLauncher
 

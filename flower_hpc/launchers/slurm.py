@@ -231,4 +231,3 @@ class SlurmLauncher:
     def _job_of(self, ticket: str) -> str:
         record = self._memory.get(ticket)
         return record.job if record is not None else ""
-

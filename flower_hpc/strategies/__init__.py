@@ -78,6 +78,6 @@ __all__ = [
     "describe",
     "from_mapping",
     "parse",
-    "with_default",
     "recorded",
+    "with_default",
 ]

@@ -30,9 +30,7 @@ class FedAsync(HybridStrategy):
         replies are about n versions old); nothing is evaluated on nodes unless asked for.
     """
 
-    def __init__(
-        self, *, alpha: float = 0.6, rho: float = 0.005, **options: Unpack[HybridOptions]
-    ) -> None:
+    def __init__(self, *, alpha: float = 0.6, rho: float = 0.005, **options: Unpack[HybridOptions]) -> None:
         refuse_own("FedAsync", options, "cutoff", "work", "server_lr", "damped")
         positive("alpha", alpha, most=1.0)
         number("rho", rho, least=0)

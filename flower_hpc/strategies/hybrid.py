@@ -18,11 +18,11 @@ from ..protocol import ARRAYS, CONFIG, SERVER_ROUND
 from ..records import to_record, to_weights
 from .checks import whole
 from .loop.evaluation import EvaluateFn
-from .loop.mean import StreamingMean, mean_metrics
-from .options import HybridOptions, Settings
 from .loop.log import LOG
+from .loop.mean import StreamingMean, mean_metrics
 from .loop.replies import read_reply
 from .loop.run import Run
+from .options import HybridOptions, Settings
 
 
 class HybridStrategy(Strategy):
@@ -124,9 +124,7 @@ class HybridStrategy(Strategy):
         self, run_name: str, run_dir: Path | None, *, resume: bool = False, facts: Path | None = None
     ) -> None:
         """Set the run's name and folder, whether it goes on, and where schedulers' facts are."""
-        self.settings = replace(
-            self.settings, run_name=run_name, run_dir=run_dir, resume=resume, facts=facts
-        )
+        self.settings = replace(self.settings, run_name=run_name, run_dir=run_dir, resume=resume, facts=facts)
 
     def start(
         self,

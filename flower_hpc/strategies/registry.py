@@ -119,7 +119,9 @@ def _paper(make: Callable[..., Any]) -> str | None:
 
 def _parameters(name: str, make: Callable[..., Any]) -> dict[str, str | None]:
     if make is HybridStrategy:  # its signature is one of keywords; these are their defaults
-        return {f.name: _text(getattr(Settings(), f.name)) for f in fields(Settings) if f.name not in NOT_SPEC}
+        return {
+            f.name: _text(getattr(Settings(), f.name)) for f in fields(Settings) if f.name not in NOT_SPEC
+        }
     found = inspect.signature(make).parameters.values()
     return {
         p.name: None if p.default is p.empty else _text(_made(make, p.name, p.default))

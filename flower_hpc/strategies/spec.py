@@ -53,7 +53,9 @@ def parse(spec: str) -> Strategy:
     if isinstance(value, Cutoff):
         return HybridStrategy(cutoff=value)
     if not isinstance(value, Strategy):
-        raise ConfigError(f"strategy {_short(spec)!r} is no strategy or cutoff; try one of {', '.join(STRATEGIES)}")
+        raise ConfigError(
+            f"strategy {_short(spec)!r} is no strategy or cutoff; try one of {', '.join(STRATEGIES)}"
+        )
     return value
 
 
@@ -208,7 +210,9 @@ def _build(node: ast.expr, spec: str) -> Any:
         return ast.literal_eval(node)
     except ValueError as error:
         part = ast.unparse(node)
-        raise ConfigError(f"strategy {_short(spec)!r}: {_short(part)!r} is neither a literal nor a known name") from error
+        raise ConfigError(
+            f"strategy {_short(spec)!r}: {_short(part)!r} is neither a literal nor a known name"
+        ) from error
 
 
 def _joined(first: Codec, second: Codec, spec: str) -> Codec:
@@ -230,7 +234,9 @@ def _call(func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], spe
     known = FLOWER if name.startswith("flower.") else NAMES
     found = known.get(name.removeprefix("flower."))
     if found is None:
-        raise ConfigError(f"strategy {_short(spec)!r}: unknown name {_short(name)!r}, known are {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"strategy {_short(spec)!r}: unknown name {_short(name)!r}, known are {', '.join(sorted(known))}"
+        )
     read = _word if name in WORDY else _build
     values = [read(arg, spec) for arg in args]
     named = {k.arg: read(k.value, spec) for k in keywords if k.arg is not None}
@@ -239,7 +245,9 @@ def _call(func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], spe
     if len(named) != len(keywords):
         raise ConfigError(f"strategy {_short(spec)!r}: {name} is given a parameter twice")
     if name in STRATEGIES and (own := NOT_SPEC & named.keys()):
-        raise ConfigError(f"strategy {_short(spec)!r}: {', '.join(sorted(own))} is the run's own, no part of a strategy")
+        raise ConfigError(
+            f"strategy {_short(spec)!r}: {', '.join(sorted(own))} is the run's own, no part of a strategy"
+        )
     try:
         return found(*values, **named)
     except FlowerHpcError as error:

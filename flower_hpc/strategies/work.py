@@ -58,7 +58,9 @@ class FixedWork(Work):
 
     def __post_init__(self) -> None:
         entries = self.config.items() if isinstance(self.config, Mapping) else [(None, None)]
-        if not all(isinstance(k, str) and isinstance(v, bool | int | float | str | bytes) for k, v in entries):
+        if not all(
+            isinstance(k, str) and isinstance(v, bool | int | float | str | bytes) for k, v in entries
+        ):
             raise ConfigError(f"config must map names to numbers, texts or true/false, got {self.config!r}")
 
     def assign(self, nodes: Sequence[str], seen: Situation) -> dict[str, Assignment]:

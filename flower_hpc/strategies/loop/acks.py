@@ -84,9 +84,7 @@ class Acks:
 
     def restore(self, tree: Mapping[str, Any]) -> None:
         """Take over what :meth:`to_tree` gave."""
-        self._notes = {
-            node: {t: Note(**note) for t, note in notes.items()} for node, notes in tree.items()
-        }
+        self._notes = {node: {t: Note(**note) for t, note in notes.items()} for node, notes in tree.items()}
 
     def _set(self, tickets: Iterable[Ticket], state: str) -> None:
         for node, ticket in tickets:

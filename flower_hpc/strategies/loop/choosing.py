@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from flwr.app import MessageType
 
 from ...protocol import PROFILE_QUERY
+from ..options import Settings
 from .collect import Collector, Online
 from .dispatch import Dispatcher
-from ..options import Settings
 from .state import RunState
 
 PROFILE_WAIT_S = 30.0

@@ -18,8 +18,8 @@ from flwr.app import Message
 from ...errors import ReplyError
 from ...protocol import CONTROL
 from ...records import Weights, from_bytes, is_inexact, to_bytes
-from .mean import StreamingMean
 from ..work import Assignment
+from .mean import StreamingMean
 
 
 @dataclass

@@ -27,13 +27,13 @@ from ...protocol import (
 )
 from ...records import num_bytes
 from ...telemetry import EventLog
-from .collect import Collector, Flight, Online
 from ..inner import GridView
+from ..options import Settings
+from ..work import NOTHING, Assignment
+from .collect import Collector, Flight, Online
 from .intake import Intake
 from .messages import bytes_beside, message_bytes, outgoing, replaced
-from ..options import Settings
 from .state import RunState
-from ..work import NOTHING, Assignment
 
 PLAIN = Compression()
 NO_RATES: Mapping[str, float] = MappingProxyType({})
@@ -96,7 +96,9 @@ class Dispatcher:
         for node in new:
             ledger.of(node.name).queried = True
         messages = [
-            Message(RecordDict({CONFIG: ConfigRecord({})}), n.node_id, PROFILE_QUERY, ttl=PROFILE_LOST_AFTER_S)
+            Message(
+                RecordDict({CONFIG: ConfigRecord({})}), n.node_id, PROFILE_QUERY, ttl=PROFILE_LOST_AFTER_S
+            )
             for n in new
         ]
         asks: dict[str, Assignment] = {n.name: {**self._who(), WANT_PROFILE: True} for n in new}

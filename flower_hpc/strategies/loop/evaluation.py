@@ -6,12 +6,12 @@ from flwr.app import ArrayRecord, ConfigRecord, MessageType, MetricRecord
 from flwr.serverapp.strategy import Result, Strategy
 
 from ...telemetry import EventLog
-from .collect import Collector, Online
 from ..cutoff import Cutoff, Progress
-from .dispatch import Dispatcher
 from ..inner import minimum_nodes
-from .intake import Intake
 from ..options import Settings
+from .collect import Collector, Online
+from .dispatch import Dispatcher
+from .intake import Intake
 from .log import LOG
 from .outcomes import Outcomes
 from .state import RunState

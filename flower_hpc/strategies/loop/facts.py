@@ -10,8 +10,8 @@ from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
-from .log import LOG
 
+from .log import LOG
 
 
 class NodeFact(StrEnum):

@@ -13,22 +13,22 @@ from ...errors import ReplyError
 from ...protocol import ticket_of
 from ...records import Weights, num_bytes
 from ...telemetry import EventLog
+from ..history import number_of
+from ..ledger import Usual
+from ..options import LEAST_INCLUSION, Settings
+from ..work import Work
 from .acks import Acks
 from .collect import Flight
 from .control import Control
 from .downlink import Downlink
-from .log import LOG
 from .join import Averaged, Batch, Gathered, Part
+from .log import LOG
 from .messages import bytes_beside, release
-from ..options import LEAST_INCLUSION, Settings
 from .pots import Model, Pot
 from .reading import Reader
 from .replies import Reply, queue_s
 from .state import RunState
 from .submodels import Submodels
-from ..history import number_of
-from ..ledger import Usual
-from ..work import Work
 
 
 class Intake:
@@ -187,9 +187,7 @@ class Intake:
         pot.counted += part.weight > 0
         return pot.batch.add(message, reply, part, self.model.sent, base)
 
-    def _remember(
-        self, flight: Flight, reply: Reply, duration_s: float, worth: float, *, late: bool
-    ) -> None:
+    def _remember(self, flight: Flight, reply: Reply, duration_s: float, worth: float, *, late: bool) -> None:
         ledger, name = self._state.ledger, flight.node.name
         ledger.completed(name, self.round, worth, late)
         past = ledger.of(name)

@@ -12,9 +12,7 @@ def replaced(content: RecordDict, model: ArrayRecord, arrays: ArrayRecord) -> Re
     return RecordDict({k: arrays if record is model else record for k, record in content.items()})
 
 
-def outgoing(
-    message: Message, content: RecordDict, asks: Assignment, ttl_s: float, number: int
-) -> Message:
+def outgoing(message: Message, content: RecordDict, asks: Assignment, ttl_s: float, number: int) -> Message:
     """``message`` with this content and ``asks`` in its config, its time to live and its round.
 
     The config is copied, since strategies share one among all messages of a round; the arrays are shared.

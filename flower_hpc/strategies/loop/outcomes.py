@@ -11,8 +11,8 @@ from ...protocol import PROFILE, PROFILE_QUERY, RECEIVED_WALL, REPLIED_WALL, mar
 from ...telemetry import EventLog
 from .collect import Flight, Online
 from .facts import FactsReader
-from .log import LOG
 from .intake import Intake
+from .log import LOG
 from .messages import message_bytes
 from .state import RunState
 

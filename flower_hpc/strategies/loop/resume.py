@@ -10,11 +10,11 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Result, Strategy
 
 from ...errors import RunError
+from ..inner import layers
+from ..options import Settings
 from .checkpoint import Checkpoints
 from .collect import Collector, Flight, Online
-from ..inner import layers
 from .intake import Intake
-from ..options import Settings
 from .log import LOG
 from .outcomes import Outcomes
 from .state import RunState
@@ -99,9 +99,7 @@ class Savepoint:
         }
 
     def _tree(self) -> dict[str, Any]:
-        flights = [
-            {"id": i, **asdict(f)} for i, f in self._collector.flights.items() if f.kind == "train"
-        ]
+        flights = [{"id": i, **asdict(f)} for i, f in self._collector.flights.items() if f.kind == "train"]
         return {
             "state": self._state.to_tree(),
             "intake": self._intake.to_tree(),

@@ -15,14 +15,14 @@ from flwr.serverapp.strategy import Result, Strategy
 from ...clock import WALL, Clock
 from ...errors import ConfigError, RunError
 from ...records import num_bytes, to_weights
+from ..cutoff import Cutoff, Progress
+from ..inner import minimum_nodes, sampled_clients
+from ..options import Settings
 from .choosing import Chooser
 from .collect import Collector, Flight, Online
-from ..cutoff import Cutoff, Progress
 from .dispatch import Dispatcher
 from .evaluation import EvaluateFn, Evaluation
-from ..inner import minimum_nodes, sampled_clients
 from .intake import Intake
-from ..options import Settings
 from .log import LOG
 from .outcomes import Outcomes
 from .record import Record
@@ -66,9 +66,7 @@ class Run:
         self.result = Result(arrays=initial_arrays)
         self._outcomes = Outcomes(self.intake, self.state, self.events, settings.facts)
         self._collector = Collector(grid, self.clock, self._outcomes)
-        self._dispatcher = Dispatcher(
-            settings, self.state, self.intake, self.events, grid, self._collector
-        )
+        self._dispatcher = Dispatcher(settings, self.state, self.intake, self.events, grid, self._collector)
         self._chooser = Chooser(settings, self.state, self._collector, self._dispatcher)
         self._evaluation = Evaluation(
             settings,

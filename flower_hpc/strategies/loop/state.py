@@ -34,9 +34,7 @@ class RunState:
         """As a policy sees it."""
         gone = 0.0 if self.dispatched is None else self.clock.now() - self.dispatched
         left = max(0.0, self.due_s - gone)
-        return Situation(
-            self.round, self.clock.wall(), self.online, self.ledger, self.rng, self.memory, left
-        )
+        return Situation(self.round, self.clock.wall(), self.online, self.ledger, self.rng, self.memory, left)
 
     def to_tree(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
