@@ -54,6 +54,12 @@ class Memory:
         self._records[ticket] = replace(self._records[ticket], job=job)
         self._write()
 
+    def restarts(self, ticket: str) -> None:
+        """The scheduler starts a job anew: what it wrote so far is of its former life."""
+        old = self._records[ticket]
+        self._records[ticket] = replace(old, log_start=old.log.stat().st_size if old.log.exists() else 0)
+        self._write()
+
     def get(self, ticket: str) -> Record | None:
         """A job's record."""
         return self._records.get(ticket)

@@ -16,7 +16,7 @@ from ..errors import LaunchError
 from .base import Found, JobSpec, JobState, JobStatus
 from .memory import Memory
 from .pilot import Pilot
-from .slurm_queue import STATES, Run, SlurmQueue, run
+from .slurm_queue import STATES, Run, SlurmQueue, kill_wait_s, run
 from .slurm_site import SlurmOptions
 from .slurm_submit import files_of, remove_files, script, submit
 from .supernode_log import since_last_start
@@ -66,13 +66,14 @@ class SlurmLauncher:
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._busy_until = self._told = -1e9
         self._closed = False
+        self._kill_wait_s: float | None = None
         self._thread: threading.Thread | None = None
 
     # -- what the controller calls; none of it waits -------------------------------------------------
 
     def render(self, spec: JobSpec) -> str:
         """The sbatch file."""
-        return script(self.options, self.job_name, Pilot(spec, lead_s=self.options.signal_s))
+        return script(self.options, self.job_name, self._pilot(spec))
 
     def submit(self, spec: JobSpec) -> str:
         """Have the job handed over; what is submitted before the thread comes to it becomes one job array."""
@@ -198,7 +199,7 @@ class SlurmLauncher:
             waiting, self._waiting = self._waiting, {}
         if not waiting:
             return
-        pilots = [Pilot(spec, lead_s=self.options.signal_s) for spec in waiting.values()]
+        pilots = [self._pilot(spec) for spec in waiting.values()]
         try:
             jobs = submit(self.options, self.job_name, pilots)
         except LaunchError as error:
@@ -213,6 +214,11 @@ class SlurmLauncher:
                 self._status[ticket] = JobStatus(JobState.PENDING, "submitted", job=job)
         log.info("%s: submitted %s", self.job_name, ", ".join(jobs))
 
+    def _pilot(self, spec: JobSpec) -> Pilot:
+        if self._kill_wait_s is None:
+            self._kill_wait_s = kill_wait_s(self._run)
+        return Pilot(spec, kill_wait_s=self._kill_wait_s, lead_s=self.options.signal_s)
+
     def _look(self) -> None:
         with self._lock:
             watched = {
@@ -226,6 +232,8 @@ class SlurmLauncher:
                 old = self._status[watched[job]]
                 if status.state is not old.state:
                     self._busy_until = WALL.now() + QUICK_FOR_S
+                if old.state is JobState.RUNNING and status.state is JobState.PENDING:
+                    self._memory.restarts(watched[job])
                 self._status[watched[job]] = replace(status, job=job)
 
     def _job_of(self, ticket: str) -> str:

@@ -6,6 +6,7 @@ https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Collection, Iterable
 
@@ -91,6 +92,15 @@ def run(command: Collection[str]) -> str:
     if done.returncode:
         raise LaunchError(f"{words[0]}: {said(done.stderr) or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def kill_wait_s(run: Run) -> float:
+    """Seconds between TERM and KILL on this cluster; Slurm's own default of 30 where it does not say."""
+    try:
+        found = re.search(r"^KillWait\s*=\s*(\d+)", run(("scontrol", "show", "config")), re.MULTILINE)
+    except LaunchError:
+        found = None
+    return float(found[1]) if found else 30.0
 
 
 def said(text: str) -> str:

@@ -1,8 +1,8 @@
 """Become a SuperNode whose SuperExec proves who it is: ``python -m ... ADDRESS -- flower-supernode ARG...``.
 
-In Flower's own ``--isolation subprocess`` the SuperNode's Runtime API asks nobody for a proof, and every user of
-the host may take tasks from it. Here both know a secret that is made anew at each start and lies in a file that
-only its owner can read. The SuperExec is a child of the SuperNode, and ends with it, as Flower's own does.
+In Flower's own ``--isolation subprocess`` the SuperNode's Runtime API asks nobody for a proof, and every user
+of the host may take tasks from it. Here both know a secret that is made anew at each start and lies in a file
+that only its owner can read. The SuperExec is the SuperNode's child and ends with it, as Flower's own does.
 """
 
 import os
