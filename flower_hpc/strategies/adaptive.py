@@ -18,8 +18,8 @@ COST_LEAST, COST_MOST = 0.1, 10.0
 class AdaptiveDeadline(Cutoff):
     """A deadline at a quantile of the predicted times of the round's nodes.
 
-    The practical form of adaptive deadlines (ADEL-FL 2025, https://arxiv.org/abs/2505.23973) for silos: predictions
-    are smoothed means of what each node took, nodes without a history count as the median one.
+    The practical form of adaptive deadlines (ADEL-FL 2025, https://arxiv.org/abs/2505.23973) for silos:
+    predictions are smoothed means of what each node took, nodes without a history count as the median one.
 
     Parameters
     ----------

@@ -1,15 +1,16 @@
-"""FedCompass' scheduler (Li et al. 2024, https://arxiv.org/abs/2309.14675): nodes of one group arrive together.
+"""FedCompass' scheduler (Li et al. 2024, https://arxiv.org/abs/2309.14675): a group's nodes arrive together.
 
 A node's pace ``v`` is its seconds a step, transfer and queue included. When it gets the model it joins the
 group in which it can do most steps by the expected arrival ``T``, ``q = floor((T - now) / v)`` within
-``[q_min, q_max]``; where none fits it opens a group: the very first with ``q_max`` steps, later ones so that the
-fastest node could do ``q_max`` steps after an open group's latest time. A group's model is made when its last
-member has arrived, or at its latest time ``L = now + (T - now) latency``; members wait for that. Who comes later,
-or has no group yet, gets the current model at once, and its update joins the next model, whichever group's.
+``[q_min, q_max]``; where none fits it opens a group: the very first with ``q_max`` steps, later ones so that
+the fastest node could do ``q_max`` steps after an open group's latest time. A group's model is made when its
+last member has arrived, or at its latest time ``L = now + (T - now) latency``; members wait for that. Who
+comes later, or has no group yet, gets the current model at once, and its update joins the next model,
+whichever group's.
 
-Here an update that is early for its own group also joins the next model made, rather than wait for the group's:
-it is worth more fresh; its node does wait. Times are read from the clock by the loop, so no timer can fire while
-a group is being made, and a node that dies leaves its group.
+Here an update that is early for its own group also joins the next model made, rather than wait for the
+group's: it is worth more fresh; its node does wait. Times are read from the clock by the loop, so no timer
+can fire while a group is being made, and a node that dies leaves its group.
 """
 
 import math

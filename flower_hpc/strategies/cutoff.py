@@ -1,7 +1,7 @@
 """When does a round end? Cutoffs join with ``|``: the first that says so ends it.
 
-First-k and deadline are the paper's partial aggregation (Ghimire et al. 2025, "straggler mitigation"). Whatever the cutoff, a
-round also ends when nobody is left to wait for.
+First-k and deadline are the paper's partial aggregation (Ghimire et al. 2025, "straggler mitigation").
+Whatever the cutoff, a round also ends when nobody is left to wait for.
 """
 
 import math

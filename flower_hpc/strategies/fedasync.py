@@ -15,8 +15,8 @@ class FedAsync(HybridStrategy):
     """A new model with every reply: ``w <- (1 - a) w + a w_i`` with ``a = alpha s(tau)``.
 
     A node that has answered gets the new model at once. As in the paper a stale model counts as the model
-    that it is, which pulls back what others have learnt since; ``mix="updates"`` counts its update instead. A round is
-    one reply, so ``num_rounds`` is the number of replies to take.
+    that it is, which pulls back what others have learnt since; ``mix="updates"`` counts its update instead. A
+    round is one reply, so ``num_rounds`` is the number of replies to take.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class FedAsync(HybridStrategy):
         Strength of the clients' proximal term, >= 0; default 0.005, the paper's. 0: none.
     **options
         As for :class:`HybridStrategy`, except ``cutoff``, ``work``, ``server_lr``, ``damped``. Staleness is
-        ``Polynomial(0.5, max_staleness=100)`` unless given (each reply makes a version, so that with n nodes most
-        replies are about n versions old); nothing is evaluated on nodes unless asked for.
+        ``Polynomial(0.5, max_staleness=100)`` unless given (each reply makes a version, so that with n nodes
+        most replies are about n versions old); nothing is evaluated on nodes unless asked for.
     """
 
     def __init__(self, *, alpha: float = 0.6, rho: float = 0.005, **options: Unpack[HybridOptions]) -> None:

@@ -12,8 +12,8 @@ class FedBuff(HybridStrategy):
     """A new model with every ``k`` updates, however old: ``w <- w + lr (1/k) sum_i s(tau_i) d_i``.
 
     Every update is against the model that its node started from. A node that has answered gets the current
-    model at once. With weights by examples ``1/k`` becomes ``n_i / sum n``, so that all-fresh buffers give FedAvg.
-    A round is one buffer.
+    model at once. With weights by examples ``1/k`` becomes ``n_i / sum n``, so that all-fresh buffers give
+    FedAvg. A round is one buffer.
 
     Parameters
     ----------
@@ -22,9 +22,9 @@ class FedBuff(HybridStrategy):
     server_lr : float
         ``lr`` of the equation, > 0; default 1.
     **options
-        As for :class:`HybridStrategy`, except ``cutoff`` and ``damped``. Staleness is ``Polynomial(0.5)``, the paper's
-        ``1 / sqrt(1 + tau)``, unless given; ``concurrency`` says how many nodes train at once (default: as
-        many as the selection asks); nothing is evaluated on nodes unless asked for.
+        As for :class:`HybridStrategy`, except ``cutoff`` and ``damped``. Staleness is ``Polynomial(0.5)``,
+        the paper's ``1 / sqrt(1 + tau)``, unless given; ``concurrency`` says how many nodes train at once
+        (default: as many as the selection asks); nothing is evaluated on nodes unless asked for.
     """
 
     def __init__(self, *, k: int = 10, **options: Unpack[HybridOptions]) -> None:

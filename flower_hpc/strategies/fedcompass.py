@@ -1,4 +1,7 @@
-"""FedCompass (Li et al. 2024, https://arxiv.org/abs/2309.14675) as a preset of the loop; see ``compass.py``."""
+"""FedCompass (Li et al. 2024, https://arxiv.org/abs/2309.14675) as a preset of the loop.
+
+See ``compass.py``.
+"""
 
 from typing import Unpack
 
@@ -12,8 +15,8 @@ from .staleness import Polynomial
 class FedCompass(HybridStrategy):
     """Groups of nodes whose work is sized so that they arrive together; a round is one group.
 
-    ``w <- w + alpha sum_i p_i s(tau_i) d_i`` over a group's updates and those that were late for theirs. Clients
-    must honour ``local-steps`` and report ``num-steps``.
+    ``w <- w + alpha sum_i p_i s(tau_i) d_i`` over a group's updates and those that were late for theirs.
+    Clients must honour ``local-steps`` and report ``num-steps``.
 
     Parameters
     ----------

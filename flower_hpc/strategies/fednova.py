@@ -7,10 +7,11 @@ from .options import HybridOptions, merged
 
 
 class FedNova(HybridStrategy):
-    """FedAvg whose updates are divided by the steps behind them, so that unequal work does not bias the model.
+    """FedAvg whose updates are divided by the steps behind them, so unequal work does not bias the model.
 
-    ``w <- w + (sum_i p_i a_i) sum_i p_i d_i / a_i`` with ``p_i = n_i / n`` (equation 8). Clients report ``num-steps``,
-    or ``effective-steps`` (``flower_hpc.client.effective_steps``) where they train with momentum.
+    ``w <- w + (sum_i p_i a_i) sum_i p_i d_i / a_i`` with ``p_i = n_i / n`` (equation 8). Clients report
+    ``num-steps``, or ``effective-steps`` (``flower_hpc.client.effective_steps``) where they train with
+    momentum.
 
     Parameters
     ----------

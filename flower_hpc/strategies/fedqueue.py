@@ -1,4 +1,7 @@
-"""FedQueue (FedQueue 2026, https://arxiv.org/abs/2605.02125) as a preset of the loop; see ``queue_aware.py``."""
+"""FedQueue (FedQueue 2026, https://arxiv.org/abs/2605.02125) as a preset of the loop.
+
+See ``queue_aware.py``.
+"""
 
 from typing import Unpack
 
@@ -13,9 +16,9 @@ from .staleness import Harmonic
 class FedQueue(HybridStrategy):
     """Rounds of fixed length whose work fits what the batch queues leave of them.
 
-    A round ends when all have answered, or after ``(1 + tolerance) sync_s``. Updates whose queue was longer than
-    planned join the next model. Here they count as updates from their own base; the authors average models,
-    which takes back what others have learnt since.
+    A round ends when all have answered, or after ``(1 + tolerance) sync_s``. Updates whose queue was longer
+    than planned join the next model. Here they count as updates from their own base; the authors average
+    models, which takes back what others have learnt since.
 
     Parameters
     ----------
@@ -32,7 +35,8 @@ class FedQueue(HybridStrategy):
     estimate : QueueEstimate
         ``Ewma()`` (default) or ``Quantile()``.
     **options
-        As for :class:`HybridStrategy`, except ``work`` and ``cutoff``. Staleness is ``Harmonic(0.5)`` unless given.
+        As for :class:`HybridStrategy`, except ``work`` and ``cutoff``. Staleness is ``Harmonic(0.5)``
+        unless given.
     """
 
     def __init__(

@@ -117,7 +117,8 @@ class NodeHistory:
     ) -> None:
         """Take in the metrics of a usable train reply.
 
-        ``limited`` where the server set its steps; ``assigned`` is their number, for apps that do not report it.
+        ``limited`` where the server set its steps; ``assigned`` is their number,
+        for apps that do not report it.
         """
         examples, steps = number_of(metrics.get(NUM_EXAMPLES)), number_of(metrics.get(NUM_STEPS)) or assigned
         train_s, queue_s = number_of(metrics.get(TRAIN_S)), number_of(metrics.get(QUEUE_S))
@@ -157,7 +158,7 @@ def smooth(old: float | None, new: float) -> float:
 
 
 def number_of(value: object) -> float | None:
-    """What a node says of itself, if it is worth anything: a number in [0, 1e30], of which sums are finite."""
+    """What a node says of itself, if it is worth anything: a number in [0, 1e30], whose sums are finite."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
         return None
     return float(value)

@@ -35,14 +35,15 @@ class HybridStrategy(Strategy):
     ----------
     cutoff : Cutoff
         When a round ends: ``WaitForAll()`` (default), ``Deadline(seconds)``, ``FirstK(k or fraction)``,
-        ``AdaptiveDeadline(quantile)``, ``AdaptiveK()``, joined with ``|``. Nodes that have not answered stay in flight:
-        not asked again before they have.
+        ``AdaptiveDeadline(quantile)``, ``AdaptiveK()``, joined with ``|``. Nodes that have not answered stay
+        in flight: not asked again before they have.
     staleness : Staleness
-        What their update is worth when it comes: ``Polynomial(0.5)`` (default), ``Discard()``, ``Constant()``,
-        ``Hinge()``, ``Harmonic()``, ``Exponential()``. It is an update against the model that they started from,
-        and counts ``weight x worth``.
+        What their update is worth when it comes: ``Polynomial(0.5)`` (default), ``Discard()``,
+        ``Constant()``, ``Hinge()``, ``Harmonic()``, ``Exponential()``. It is an update against the model that
+        they started from, and counts ``weight x worth``.
     selection : Selection
-        Which idle nodes a round asks; default ``RandomSelection()``, all of them; or ``ResourceAware()``, ``Oort()``.
+        Which idle nodes a round asks; default ``RandomSelection()``, all of them; or ``ResourceAware()``,
+        ``Oort()``.
     work : Work
         How much each does; default ``FixedWork()``, what the app says; or ``FitDeadline()``, ``Compass()``,
         ``QueueAware()``.
@@ -61,19 +62,20 @@ class HybridStrategy(Strategy):
     damped : bool
         Whether stale updates move the model less, rather than count less beside fresh ones; default False.
     mix : str
-        ``"updates"`` (default), or ``"models"``: a stale reply counts as the model that it is, FedAsync's equation.
+        ``"updates"`` (default), or ``"models"``: a stale reply counts as the model that it is, FedAsync's
+        equation.
     normalise_steps : bool
         FedNova's normalisation by the steps done; default False.
     control : bool
         SCAFFOLD's control variates; default False.
     compression : Compression, Codec, str or mapping
-        How updates travel up and models down: a codec for updates, such as ``topk(0.01) >> int8``, or a mapping
-        with the parameters of :class:`~flower_hpc.compression.Compression`. Nodes whose apps use
+        How updates travel up and models down: a codec for updates, such as ``topk(0.01) >> int8``, or a
+        mapping with the parameters of :class:`~flower_hpc.compression.Compression`. Nodes whose apps use
         ``CompressUpdates`` do as it says, others send full weights. Default: exact.
     dropout : FederatedDropout, float or list of float
         Federated dropout: the share of the units that nodes train, or several to choose from; see
-        :class:`~flower_hpc.strategies.FederatedDropout`. The app must build its model at the width that the message's
-        config has as ``flower-hpc.width``. Default: all.
+        :class:`~flower_hpc.strategies.FederatedDropout`. The app must build its model at the width that the
+        message's config has as ``flower-hpc.width``. Default: all.
     inner : Strategy, optional
         Any Flower strategy, unchanged (FedAdam, Krum, a DP wrapper): it configures the nodes that the round
         selected and joins the replies, as full weights. Memory is then nodes x model. A DP wrapper takes no
@@ -95,7 +97,8 @@ class HybridStrategy(Strategy):
         Time to live of a message: a node that has not answered by then is suspect, rests, and is asked once
         more. Default max(3600 s, 10 x the slowest node's usual time).
     profile_every : int
-        Rounds after which nodes measure their resources anew, where their app can (``ProfiledApp``); default 20, 0: never.
+        Rounds after which nodes measure their resources anew, where their app can (``ProfiledApp``);
+        default 20, 0: never.
     seed : int, optional
         Of the selection; default random.
     checkpoint_every : int
@@ -105,8 +108,8 @@ class HybridStrategy(Strategy):
     resume : bool
         Whether to go on from the newest whole checkpoint in ``run_dir``; default False.
     run_name, run_dir : str, Path, optional
-        The run's own name, and the folder for ``events.jsonl``, ``result.json``, ``model.safetensors`` and the
-        checkpoints; default none. ``flower-hpc run`` sets both.
+        The run's own name, and the folder for ``events.jsonl``, ``result.json``, ``model.safetensors`` and
+        the checkpoints; default none. ``flower-hpc run`` sets both.
     facts : Path, optional
         ``facts.jsonl``, where launchers write what schedulers know of the nodes; default none.
 

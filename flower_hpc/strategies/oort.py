@@ -5,10 +5,10 @@
     score = score (T / t_i) ** alpha   where t_i > T                  system utility; T: preferred duration
 
 Exploited nodes are drawn with probability proportional to score among those above a cut-off; the others asked
-are new ones, fast ones first. Where the authors' code and paper differ (mended here, as the code does not mean
-it: an index past the end, a division by round 0, explored lists used twice): the cut-off is 95 % of the last
-exploited score, the paper's; a node that failed counts by its reliability as well, since its utility would
-stay what it was.
+are new ones, fast ones first. Where the authors' code and paper differ (mended here, as the code does not
+mean it: an index past the end, a division by round 0, explored lists used twice): the cut-off is 95 % of the
+last exploited score, the paper's; a node that failed counts by its reliability as well, since its utility
+would stay what it was.
 """
 
 import math

@@ -1,6 +1,7 @@
-"""FedQueue's work and admission (FedQueue 2026, https://arxiv.org/abs/2605.02125): rounds that know of batch queues.
+"""FedQueue's work and admission (FedQueue 2026, https://arxiv.org/abs/2605.02125).
 
-For a round of ``T`` seconds and a node whose wait in its queue is expected to be ``q`` (frozen when it is asked)
+Rounds that know of batch queues: for a round of ``T`` seconds and a node whose wait in its queue is expected
+to be ``q`` (frozen when it is asked)
 
     J = max(0.5, T - q - theta)            seconds left for training
     E = max(floor(J / c), warm_up)         local steps, c: measured seconds a step

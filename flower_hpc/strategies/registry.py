@@ -94,9 +94,9 @@ NOT_SPEC = {"run_name", "run_dir", "resume", "facts"}  # a run's own
 
 
 def describe() -> list[dict[str, Any]]:
-    """What there is: ``kind``, ``name``, ``summary``, ``help``, ``parameters`` (name to default), ``paper`` (or None).
+    """What there is: ``kind``, ``name``, ``summary``, ``help``, ``parameters``, ``paper`` (or None).
 
-    A default is the text of a spec; a parameter without one has None.
+    ``parameters`` has each one's default, the text of a spec, by name; a parameter without one has None.
     """
     found = []
     for kind, members in KINDS.items():

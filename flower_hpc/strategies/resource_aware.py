@@ -7,7 +7,8 @@ Nodes are scored by what their resources and history promise, the product of
                                                  exponentially forgotten
     balance      1 - exp(-w_i)                   w_i: rounds since it was last asked, over their average
 
-and the best are taken. A node that failed ``n`` times in a row rests for ``2**n`` rounds, then is tried again.
+and the best are taken. A node that failed ``n`` times in a row rests for ``2**n`` rounds,
+then is tried again.
 """
 
 import math

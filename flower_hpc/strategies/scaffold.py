@@ -1,4 +1,7 @@
-"""SCAFFOLD (Karimireddy et al. 2020, https://arxiv.org/abs/1910.06378) as a preset of the loop; see ``control.py``."""
+"""SCAFFOLD (Karimireddy et al. 2020, https://arxiv.org/abs/1910.06378) as a preset of the loop.
+
+See ``control.py``.
+"""
 
 from typing import Unpack
 
@@ -9,8 +12,8 @@ from .options import HybridOptions, merged
 class Scaffold(HybridStrategy):
     """Control variates correct the drift of clients whose data differ.
 
-    Clients use ``flower_hpc.client.Control``; a reply without its change is refused. Their own variates live in
-    Flower's ``context.state``, and start at zero where a SuperNode starts anew.
+    Clients use ``flower_hpc.client.Control``; a reply without its change is refused. Their own variates live
+    in Flower's ``context.state``, and start at zero where a SuperNode starts anew.
 
     Parameters
     ----------

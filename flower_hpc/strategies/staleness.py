@@ -4,8 +4,8 @@ Staleness tau counts model versions: how many times the server has aggregated si
 model that the node's update is against. tau = 0 is always worth 1. ``max_staleness``: updates older than this
 are dropped, and the server lets go of the model versions that they started from; default 20.
 
-Constant, polynomial and hinge are FedAsync's (Xie et al. 2019, https://arxiv.org/abs/1903.03934, section 5.2);
-harmonic and exponential are FedQueue's.
+Constant, polynomial and hinge are FedAsync's (Xie et al. 2019, https://arxiv.org/abs/1903.03934,
+section 5.2); harmonic and exponential are FedQueue's.
 """
 
 import math

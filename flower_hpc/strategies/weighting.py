@@ -1,9 +1,9 @@
 """What is an update worth in the average? By data size, loss or gradient variance (Ghimire et al. 2025).
 
 A client reports its loss and its gradient variance itself, so those count within bounds: the largest weight
-of a round is at most ``max_ratio`` times the smallest that is not 0. Bounds lie around the nodes' mean number of
-examples, and factors are relative to the nodes' mean loss or variance, so that each reply can be added as it
-comes; in the very first round those of its first reply stand in.
+of a round is at most ``max_ratio`` times the smallest that is not 0. Bounds lie around the nodes' mean number
+of examples, and factors are relative to the nodes' mean loss or variance, so that each reply can be added as
+it comes; in the very first round those of its first reply stand in.
 """
 
 import math
@@ -128,9 +128,10 @@ class ByLoss(Weighting):
 
 @dataclass(frozen=True)
 class ByGradientVariance(Weighting):
-    """``n_i (v + epsilon) / (v_i + epsilon)``, ``v`` the nodes' mean: inverse-variance weights, noisy updates count less.
+    """``n_i (v + epsilon) / (v_i + epsilon)``, ``v`` the nodes' mean: noisy updates count less.
 
-    Clients are asked to report ``gradient-variance``, that of their batch gradients around their mean.
+    Inverse-variance weights. Clients are asked to report ``gradient-variance``, that of their batch gradients
+    around their mean.
 
     Parameters
     ----------

@@ -114,10 +114,10 @@ class FitDeadline(Work):
     """As many local steps as a node can finish before the round is cut: slower nodes do less, and count.
 
     FedProx's partial work (Li et al. 2020, https://arxiv.org/abs/1812.06127), sized by what the ledger has
-    measured: ``floor((margin T - overhead_i) / seconds per step_i)``, where the overhead is queue, transfer and
-    start. A node never does more than its own epochs. One whose speed is unknown gets a time budget alone, as
-    does everybody whose app does not report ``num-steps``. Needs a cutoff by time; without one it is
-    :class:`FixedWork`.
+    measured: ``floor((margin T - overhead_i) / seconds per step_i)``, where the overhead is queue, transfer
+    and start. A node never does more than its own epochs. One whose speed is unknown gets a time budget
+    alone, as does everybody whose app does not report ``num-steps``. Needs a cutoff by time; without one it
+    is :class:`FixedWork`.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """What became of each node's updates, for the node to hear with its next message.
 
-Every train message bears a ticket, which the update bears too. Until an update is joined its ticket is *sent*; then
-it is *waiting*; when the model with it is published it is *received*, until the node has heard so. When a node is
-asked anew, what is still *sent* is void: the node takes its mass back, and should the update come after
-all, it is dropped.
+Every train message bears a ticket, which the update bears too. Until an update is joined its ticket is
+*sent*; then it is *waiting*; when the model with it is published it is *received*, until the node has heard
+so. When a node is asked anew, what is still *sent* is void: the node takes its mass back, and should the
+update come after all, it is dropped.
 """
 
 import secrets
@@ -20,7 +20,7 @@ Ticket = tuple[str, str]  # node, ticket
 
 @dataclass
 class Note:
-    """One ticket: what became of its update, which node id it went to, and what its message told as received."""
+    """One ticket: what became of its update, the node id it went to and what its message told as received."""
 
     state: str
     node_id: int

@@ -38,10 +38,10 @@ class Flight:
     """One message under way to a node.
 
     ``awaited`` is False for a probe of a suspect node. ``orphaned`` marks a message whose node came back
-    under its key after it was sent, or whose scheduler says that it is gone: the work may be lost, so the node
-    counts as idle, but a reply would still be taken. ``missed``: its node was seen to go. ``rate``: the part of
-    the model's units that it was sent. ``bytes_beside``: what travelled beside the model. ``limited``: the server set its steps,
-    exactly ``steps`` of them where it says so. ``sent_at`` is the
+    under its key after it was sent, or whose scheduler says that it is gone: the work may be lost, so the
+    node counts as idle, but a reply would still be taken. ``missed``: its node was seen to go. ``rate``: the
+    part of the model's units that it was sent. ``bytes_beside``: what travelled beside the model.
+    ``limited``: the server set its steps, exactly ``steps`` of them where it says so. ``sent_at`` is the
     clock's ``now()``, ``sent_wall`` seconds since the epoch.
     """
 

@@ -1,7 +1,7 @@
 """SCAFFOLD's control variates, the server's half (Karimireddy et al. 2020, https://arxiv.org/abs/1910.06378).
 
-The server's ``c`` travels with each train message as bytes in its config; a reply carries ``c_i+ - c_i``. With
-``S`` the nodes whose updates an aggregation joins and ``N`` all nodes (equation 5):
+The server's ``c`` travels with each train message as bytes in its config; a reply carries ``c_i+ - c_i``.
+With ``S`` the nodes whose updates an aggregation joins and ``N`` all nodes (equation 5):
 
     c <- c + |S| / N * mean over S of (c_i+ - c_i)
 

@@ -1,8 +1,8 @@
-"""How the global model travels to the nodes: exact, cast or quantised, or as the change since the one that they hold.
+"""How the global model travels to the nodes: exact, cast or quantised, or as a change to the one they hold.
 
-With changes, all nodes that hold a version hold the same: ``s_0 = w_0`` and, with the codec ``C``, ``s_v = s_(v-1) +
-D(C(w_v - s_(v-1)))``. What a change loses is part of the next one (error feedback on the server, as in DoubleSqueeze,
-Tang et al. 2019, https://arxiv.org/abs/1905.05957), so errors do not pile up.
+With changes, all nodes that hold a version hold the same: ``s_0 = w_0`` and, with the codec ``C``,
+``s_v = s_(v-1) + D(C(w_v - s_(v-1)))``. What a change loses is part of the next one (error feedback on the
+server, as in DoubleSqueeze, Tang et al. 2019, https://arxiv.org/abs/1905.05957), so errors do not pile up.
 """
 
 from dataclasses import dataclass, field

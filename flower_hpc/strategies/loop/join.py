@@ -5,10 +5,11 @@ often its node is heard (all multiplied, normalised once):
 
     new = current + lr z sum_i (c_i / C) d_i        c_i = p_i q_i s_i / a_i,  C = sum_i c_i
 
-``z`` is 1 but for two options. ``damped`` (FedBuff, FedAsync): ``z = sum(p q s) / sum(p q)``, so that a stale batch
-moves the model less. ``normalise_steps`` (FedNova, Wang et al. 2020, https://arxiv.org/abs/2007.07481): ``a_i`` is the
-number of steps done, else 1, and ``z = sum(p q s a) sum(p q s / a) / sum(p q s)^2`` (equation 8). With ``lr <= 1``
-and ``a_i = 1`` the new model is a convex combination of the current one and the updated ones.
+``z`` is 1 but for two options. ``damped`` (FedBuff, FedAsync): ``z = sum(p q s) / sum(p q)``, so that a stale
+batch moves the model less. ``normalise_steps`` (FedNova, Wang et al. 2020, https://arxiv.org/abs/2007.07481):
+``a_i`` is the number of steps done, else 1, and ``z = sum(p q s a) sum(p q s / a) / sum(p q s)^2``
+(equation 8). With ``lr <= 1`` and ``a_i = 1`` the new model is a convex combination of the current one and
+the updated ones.
 """
 
 from collections.abc import Mapping

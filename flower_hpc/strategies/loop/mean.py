@@ -8,8 +8,8 @@ weights ``c_i`` that are normalised once, by their sum ``C`` (algorithm 1 of McM
 so that replies of both forms mix, and fresh weights give exactly FedAvg's mean. The sum is kept as a running
 mean in float64 (complex128), which cannot overflow where the inputs do not.
 
-A sparse array costs its entries, not the model: what the others would be multiplied by is remembered as one factor.
-Of a partial array (federated dropout) each entry's mean is over the replies that have it.
+A sparse array costs its entries, not the model: what the others would be multiplied by is remembered as one
+factor. Of a partial array (federated dropout) each entry's mean is over the replies that have it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -190,9 +190,12 @@ class Run:
         With ``refill`` a node that answers meanwhile is given the current model at once.
         """
         collector, intake, flights = self._collector, self.intake, list(sent)
-        # with a rule that has no end of its own, as in a first round of which nothing is known, all are awaited
+        # with a rule that has no end of its own, as in a first round where nothing is known, all are awaited
         dispatched, refill = self.clock.now(), self.settings.refill and self._cutoff.ends
         until, self.state.dispatched = dispatched + self.state.due_s, dispatched
+
+        def refillable() -> bool:
+            return refill and bool(self._chooser.spare())
 
         def reason() -> str | None:
             waiting = len(collector.waiting(TRAIN, self.state.round))
@@ -201,7 +204,7 @@ class Run:
             asked, awaited = sum(f.awaited for f in flights), waiting
             if self._cutoff.counts_late:
                 awaited = len(under_way)
-            if awaited == 0 and not (refill and self._chooser.spare()):
+            if awaited == 0 and not refillable():
                 return "every node answered or is gone"
             memory = self.state.memory
             return self._cutoff.reason(
@@ -212,7 +215,7 @@ class Run:
             with collector.lock:
                 intake.full = lambda: reason() is not None
 
-        while collector.wait(lambda: reason() is not None or bool(refill and self._chooser.spare()), until):
+        while collector.wait(lambda: reason() is not None or refillable(), until):
             if reason() is not None:
                 break
             with collector.lock:

@@ -1,4 +1,4 @@
-"""Federated dropout in the loop: each node is sent its part of the model, and its update goes to those places."""
+"""Federated dropout in the loop: each node is sent its part of the model; its update goes to those places."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
