@@ -9,6 +9,7 @@ from flower_hpc import __version__, apps
 from flower_hpc.cli import main
 from flower_hpc.telemetry.runlock import RunLock
 
+ON_HOST = "security: {network: host, shared_host: accept}\n"
 FILE = """
 name: lab
 sites:
@@ -100,7 +101,7 @@ def test_other_mistakes_are_one_line_too(flower_hpc, args, words):
         ("name: lab\nsites: {here: {nodes: -1}}", "sites.here.nodes: got -1"),
         ("name: lab\nsites: {here: {nodes: two}}", "sites.here.nodes: got 'two'"),
         ("name: lab\nsites: {here: {node: 2}}", "sites.here.node: unknown field"),
-        ("name: lab\nsites: {here: {nodes: 1, launcher: slurm}}", "sites.here.launcher: got 'slurm'"),
+        ("name: lab\nsites: {here: {nodes: 1, launcher: lsf}}", "sites.here.launcher: got 'lsf'"),
         ("name: L A B\nsites: {here: {nodes: 1}}", "name: got 'L A B'"),
         ("name: lab\nname: lab\nsites: {here: {nodes: 1}}", "name"),
         ("name: [", "line 1"),
@@ -118,7 +119,7 @@ def test_a_taken_port_is_one_line(flower_hpc, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (tmp_path / "federation.yaml").write_text(FILE + f"superlink: {{port: {port}}}\n")
+        (tmp_path / "federation.yaml").write_text(FILE + f"superlink: {{port: {port}}}\n{ON_HOST}")
         assert str(port) in refused(flower_hpc("up"))
 
 

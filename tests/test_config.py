@@ -1,11 +1,14 @@
 """federation.yaml: what is read from it, and the one line that each mistake gets."""
 
+from pathlib import Path
+
 import pytest
 
 from flower_hpc.errors import ConfigError, FederationError
 from flower_hpc.federation import FederationConfig
 from flower_hpc.federation.jobs import node_config, plan_nodes
 from flower_hpc.federation.roster import Roster, names_of, roster_for
+from flower_hpc.federation.state import StateDir
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def load(tmp_path):
 
 def test_a_short_file_gets_the_defaults(load):
     config = load("sites: {here: {nodes: 4}}")
-    assert (config.name, config.security, config.partitions) == ("local", "tls", None)
+    assert (config.name, config.security.mode, config.partitions) == ("local", "tls", None)
     assert (config.superlink.host, config.superlink.port) == ("127.0.0.1", None)
     assert config.sites["here"].launcher == "local"
 
@@ -64,7 +67,20 @@ WRONG = {
     "superlink: {port: 70000}\nsites: {here: {nodes: 1}}": "superlink.port: got 70000, must be an integer",
     "superlink: {host: 0.0.0.0}\nsites: {here: {nodes: 1}}": "superlink.host: got '0.0.0.0', must be a",
     "security: none\nsites: {here: {nodes: 1}}": "security: got 'none', must be one of: tls, insecure",
-    "sites: {here: {nodes: 1, launcher: slurm}}": "sites.here.launcher: got 'slurm', must be one of: local",
+    "sites: {here: {nodes: 1, launcher: lsf}}": "sites.here.launcher: got 'lsf', must be one of: local, slurm",
+    "sites: {hpc: {nodes: 1, launcher: slurm, time: soon}}": "sites.hpc.time: got 'soon', must be minutes,",
+    "sites: {hpc: {nodes: 1, launcher: slurm, time: 0}}": "sites.hpc.time: got 0, must be minutes,",
+    "sites: {hpc: {nodes: 1, launcher: slurm, gpus: 'a100:'}}": "sites.hpc.gpus: got 'a100:', must be a number",
+    "sites: {hpc: {nodes: 1, launcher: slurm, mem: lots}}": "sites.hpc.mem: got 'lots', must be a size",
+    "sites: {hpc: {nodes: 1, launcher: slurm, cpus: 0}}": "sites.hpc.cpus: got 0, must be an integer from 1",
+    "sites: {hpc: {nodes: 1, launcher: slurm, mode: spot}}": "sites.hpc.mode: got 'spot', must be one of: pilot,",
+    "sites: {hpc: {nodes: 1, launcher: slurm, partion: x}}": "sites.hpc.partion: unknown field, must be one",
+    "sites: {hpc: {nodes: 1, launcher: slurm, options: {array: 1}}}": "a mapping without 'array', which the",
+    "sites: {hpc: {nodes: 1, launcher: slurm, poll_s: 0}}": "sites.hpc.poll_s: got 0, must be seconds from",
+    "sites: {here: {nodes: 1, partition: x}}": "sites.here.partition: unknown field, must be one of: launcher,",
+    "security: insecure\nsites: {a: {nodes: 1, launcher: slurm}}": "security: got 'insecure', must be tls where",
+    "security: {shared_host: maybe}\nsites: {a: {nodes: 1}}": "security.shared_host: got 'maybe', must be one",
+    "gateway: {host: login}\nsites: {a: {nodes: 1}}": "gateway.host: got 'login', must be an IP address",
     "name: ../x\nsites: {here: {nodes: 1}}": "name: got '../x', must be 1 to 50 of a-z",
     "name: default\nsites: {here: {nodes: 1}}": "name: got 'default', must be another word",
     "sites: {He/re: {nodes: 1}}": "sites.He/re: got 'He/re', must be 1 to 50 of a-z",
@@ -132,7 +148,7 @@ def test_partitions_are_fixed_once_made(load):
 
 def test_per_node_settings_reach_that_node_alone(load):
     config = load("sites: {a: {nodes: 2, node_config: {x: 1}, per_node: {a-1: {x: 2}}, data_dir: /data}}")
-    plans = plan_nodes(config, roster_for(config, None, {"a": 2}), {"a": 2}, "127.0.0.1:1")
+    plans = plan_nodes(config, roster_for(config, None, {"a": 2}), {"a": 2}, "tcp:127.0.0.1:1", StateDir(Path("s")))
     assert [dict(plans[name].config)["x"] for name in names_of({"a": 2})] == [1, 2]
     assert plans["a-1"].config == {
         "name": "a-1",

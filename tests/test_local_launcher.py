@@ -6,13 +6,14 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
-from flower_hpc.federation.ports import free_port, join, why_not
 
 from flower_hpc.clock import VirtualClock
 from flower_hpc.errors import ConfigError, LaunchError
-from flower_hpc.federation.keeper import HELD_AT_MOST_S, Keeper, last_line
+from flower_hpc.federation.keeper import HELD_AT_MOST_S, Keeper
 from flower_hpc.federation.status import NodeState
-from flower_hpc.launchers import JobSpec, JobState, Launcher, LocalLauncher
+from flower_hpc.launchers import JobSpec, JobState, JobStatus, Launcher, LocalLauncher
+from flower_hpc.launchers.ports import free_port, join, why_not
+from flower_hpc.launchers.supernode_log import last_line
 
 FAMILY = """
 import os, signal, subprocess, sys, time
@@ -48,8 +49,8 @@ def alive(pid):
 
 
 def ended(launcher, job):
-    until(lambda: launcher.state(job).final)
-    return launcher.state(job)
+    until(lambda: launcher.status(job).state.final)
+    return launcher.status(job).state
 
 
 def test_it_is_a_launcher_and_rendering_starts_nothing(python, tmp_path):
@@ -63,7 +64,7 @@ def test_exit_codes_become_states(python):
     launcher = LocalLauncher()
     assert ended(launcher, launcher.submit(python("pass"))) is JobState.SUCCEEDED
     assert ended(launcher, launcher.submit(python("raise SystemExit(3)"))) is JobState.FAILED
-    assert launcher.state("1") is JobState.UNKNOWN
+    assert launcher.status("1").state is JobState.UNKNOWN
     launcher.cancel("1")
     assert launcher.logs("1") == ""
 
@@ -158,8 +159,8 @@ class FakeLauncher:
         self.states[job] = JobState.RUNNING
         return job
 
-    def state(self, job_id):
-        return self.states[job_id]
+    def status(self, job_id):
+        return JobStatus(self.states[job_id])
 
     def cancel(self, job_id, *, force=False):
         self.cancelled.append((job_id, force))

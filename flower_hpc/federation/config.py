@@ -111,6 +111,8 @@ class FederationConfig(Strict):
     @field_validator("security", mode="before")
     @classmethod
     def _a_word(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("tls", "insecure"):
+            raise ValueError("one of: tls, insecure; or a mapping of mode, network and shared_host")
         return {"mode": value} if isinstance(value, str) else value
 
     @field_validator("compression")

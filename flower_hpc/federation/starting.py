@@ -73,16 +73,19 @@ def converge(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> D
         raise FederationError(f"{state.config} is missing: take the federation down")
     if ephemeral or saved.ephemeral:
         raise ConfigError(f"name: got {config.name!r}, must be another: that federation is running")
-    for what in ("security", "superlink"):
-        was, now = getattr(saved.config, what), getattr(config, what)
-        if was != now:
-            raise ConfigError(
-                f"{what}: got {now}, must be {was} while federation {config.name} is up: take it down first"
-            )
+    for what in ("security", "superlink", "gateway"):
+        old, new = getattr(saved.config, what), getattr(config, what)
+        for field in type(new).model_fields:
+            was, now = getattr(old, field), getattr(new, field)
+            if was != now:
+                raise ConfigError(
+                    f"{what}.{field}: got {now!r}, must be {was!r} while federation {config.name} is up: "
+                    "take it down first"
+                )
     roster_for(config, Roster.read(state.roster), config.counts)
-    old = Desired.read(state)
+    last = Desired.read(state)
     Saved(config=config).write(state)
-    wish = Desired(generation=old.generation + 1, nodes=config.counts)
+    wish = Desired(generation=last.generation + 1, nodes=config.counts)
     wish.write(state)
     return wish
 
