@@ -5,22 +5,19 @@
 Node authentication is Flower's and stays end to end: the gateway passes its headers on unchanged.
 """
 
-import asyncio
-import contextlib
 import logging
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import uvicorn
 
 from ..errors import ConfigError
+from .bodies import Answer, Body, Gone, Message, Receive, Send, TooLarge, TooSlow
 from .endpoint import LONGEST, Endpoint, host_port, listen
-from .fleet import Headers, content_length, passed, refusal
+from .fleet import content_length, passed, refusal
 from .forward import more_files
 from .patience import patient_protocol
 
@@ -28,16 +25,10 @@ log = logging.getLogger(__name__)
 
 MB = 1_000_000
 LEVELS = ("debug", "info", "warning", "error")
-GRACE_S, SLOWEST_BPS = 60.0, 16_384  # a body may take a minute, and a second more for every 16 KiB
-SEND_S = 60.0  # for the taking of 64 KiB of an answer
 STOP_S = 5
 # less than the 5 s after which a SuperLink ends a quiet connection: else a request can meet its end
 KEEP_S = 2.0
 UPSTREAM = httpx.Timeout(connect=5, write=60, read=120, pool=30)
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,20 +149,20 @@ class Gateway:
         kind = refusal(scope["method"], raw, scope["query_string"])
         if kind is not None:
             self._count(kind, f"{scope['method']} {raw!r}")
-            await _Answer(send).say(404)
+            await Answer(send).say(404)
             return
-        body, answer = _Body(receive, self._max_body), _Answer(send)
+        body, answer = Body(receive, self._max_body), Answer(send)
         try:
             if content_length(scope["headers"]) > self._max_body:
-                raise _TooLarge
+                raise TooLarge
             await self._pass(raw.decode("ascii"), scope["headers"], body, answer)
-        except _Gone:
+        except Gone:
             return
-        except _TooLarge:
+        except TooLarge:
             self._count("body", f"{raw.decode()} of more than {self._max_body / MB:g} MB")
             await body.discard()
             await answer.say(413)
-        except _TooSlow:
+        except TooSlow:
             self._count("slow", raw.decode())
             await answer.say(408)
         except httpx.TimeoutException:
@@ -180,9 +171,7 @@ class Gateway:
             log.warning("the SuperLink cannot be reached: %s", error or type(error).__name__)
             await answer.say(503)
 
-    async def _pass(
-        self, path: str, headers: list[tuple[bytes, bytes]], body: "_Body", answer: "_Answer"
-    ) -> None:
+    async def _pass(self, path: str, headers: list[tuple[bytes, bytes]], body: Body, answer: Answer) -> None:
         request = httpx.Request(
             "POST",
             self._base + path,  # one of ours, letter by letter
@@ -209,83 +198,6 @@ class Gateway:
         # one line of each kind: a log that strangers can fill is another door
         if self.refused[kind] == 1:
             log.warning("refused (%s): %.200s; more of this kind are counted, not logged", kind, what)
-
-
-class _TooLarge(Exception):
-    pass
-
-
-class _TooSlow(Exception):
-    pass
-
-
-class _Gone(Exception):
-    pass
-
-
-class _Body:
-    """A request's body, passed on as it comes; no more of it than allowed, no slower than allowed."""
-
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
-        self.ended = False
-        self._receive, self._max_bytes = receive, max_bytes
-        self._taken = 0
-        self._began = asyncio.get_running_loop().time()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        while not self.ended:
-            chunk = await self._next()
-            if self._taken > self._max_bytes:
-                raise _TooLarge
-            if chunk:
-                yield chunk
-
-    async def discard(self) -> None:
-        # who is still sending does not read the answer; twice the allowed is enough politeness
-        with contextlib.suppress(_TooSlow, _Gone):
-            while not self.ended and self._taken <= 2 * self._max_bytes:
-                await self._next()
-
-    async def _next(self) -> bytes:
-        try:
-            async with asyncio.timeout_at(self._began + GRACE_S + self._taken / SLOWEST_BPS):
-                message = await self._receive()
-        except TimeoutError:
-            raise _TooSlow from None
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        chunk: bytes = message.get("body", b"")
-        self._taken += len(chunk)
-        self.ended = not message.get("more_body", False)
-        return chunk
-
-
-class _Answer:
-    """The answer to a node: a whole one of a status alone, or one passed on as it comes."""
-
-    def __init__(self, send: Send) -> None:
-        self._send, self._started = send, False
-
-    async def say(self, status: int) -> None:
-        """A status alone; where an answer was under way, uvicorn ends the connection instead."""
-        if not self._started:
-            length = [(b"content-type", b"application/json"), (b"content-length", b"2")]
-            await self.start(status, [*length, (b"connection", b"close")])
-            await self._send({"type": "http.response.body", "body": b"{}"})
-
-    async def start(self, status: int, headers: Headers) -> None:
-        self._started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def more(self, chunk: bytes) -> None:
-        try:
-            async with asyncio.timeout(SEND_S):
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except TimeoutError:
-            raise _Gone from None
-
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b""})
 
 
 def _context(protocol: int, file: Path, key: Path | None = None) -> ssl.SSLContext:
