@@ -117,7 +117,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(lab, tmp_path):
         federation.log_path("nobody")
     other = tmp_path / "federation.yaml"
     other.write_text("name: lab\nsecurity: insecure\nsites: {here: {nodes: 1}}")
-    with pytest.raises(ConfigError, match="security.mode: got 'insecure', must be 'tls'"):
+    with pytest.raises(ConfigError, match=r"security\.mode: got 'insecure', must be 'tls'"):
         Federation.load(other).up()
     mine = Federation.ephemeral(nodes=1, name="lab")
     with pytest.raises(ConfigError, match="must be another"):

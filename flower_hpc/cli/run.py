@@ -100,6 +100,7 @@ def run(
     was_up = target.is_up()
     try:
         if not was_up:
+            target.check()
             warn(target)
             bring_up(target, timeout)
         if past is not None:

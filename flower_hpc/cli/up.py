@@ -39,6 +39,7 @@ def up(
             for step in plan:
                 typer.echo(f"# {step['name']}\n{step['command']}\n")
         return
+    target.check()
     warn(target)
     if once:
         with ERR.status(f"federation {target.name}: seeing to what is missing"):

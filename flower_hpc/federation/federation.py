@@ -131,6 +131,10 @@ class Federation:
         """What its user should know before it is brought up."""
         return warnings(self.config)
 
+    def check(self) -> None:
+        """Refuse what cannot work here, before anything is started: ConfigError in one line."""
+        check(self.config, is_up=self.is_up())
+
     def is_up(self) -> bool:
         """Whether its controller lives."""
         return self._state.held(CONTROLLER_LOCK)
@@ -177,7 +181,7 @@ class Federation:
 
     def plan(self) -> list[dict[str, str]]:
         """What :meth:`up` would start: ``name`` and ``command`` of each process; starts and makes nothing."""
-        check(self.config, is_up=self.is_up())
+        self.check()
         return plan(self.config, self._state)
 
     # -- changing it -------------------------------------------------------------------------------
@@ -200,7 +204,7 @@ class Federation:
             Not ready in time, or a node that cannot start: with its last words. What this call started is
             taken down again, as it is on Ctrl-C.
         """
-        check(self.config, is_up=self.is_up())
+        self.check()
         self._state.create()
         let_it_stop(self._state)
         with self._state.cli_lock():
@@ -226,7 +230,7 @@ class Federation:
         ConfigError, FederationError
             As :meth:`up`; FederationError too where the controller ends with an error.
         """
-        check(self.config, is_up=self.is_up())
+        self.check()
         self._state.create()
         with self._state.cli_lock():
             if self.is_up():
