@@ -28,7 +28,9 @@ def pids_of(folder, program):
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             here = str(folder).encode() in (entry / "environ").read_bytes()
-            if here and f"/{program}\0".encode() in (entry / "cmdline").read_bytes():
+            # a script is the second word; what only forwards for it has its words further behind
+            words = (entry / "cmdline").read_bytes().split(b"\0")[:2]
+            if here and any(word.endswith(f"/{program}".encode()) for word in words):
                 found.append(int(entry.name))
         except OSError:
             continue

@@ -178,6 +178,7 @@ class Controller:
             self._register(wanted)
             self.door.config = self.config
             self.door.tick(self.superlink.link, self._start)
+        self.janitor.nodes |= {plan.folder / "nodes" for plan in wanted.values() if plan.folder is not None}
         for name, plan in wanted.items():
             self._want(name, plan)
         for node in self.nodes.values():

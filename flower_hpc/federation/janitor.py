@@ -20,20 +20,22 @@ class Janitor:
     Parameters
     ----------
     state : StateDir
-        The federation's; the nodes of this machine have their folders in it.
+        The federation's; the nodes of this machine have their folders in it, those of others elsewhere.
     clock : Clock
         When it is time to look.
     """
 
     def __init__(self, state: StateDir, clock: Clock = WALL) -> None:
         self._state, self._clock, self._next = state, clock, 0.0
+        self.nodes: set[Path] = {state.nodes}
+        """Folders with the nodes' folders in them."""
 
     def tick(self) -> None:
         """Look, if it is time to."""
         if self._clock.now() < self._next:
             return
         self._next = self._clock.now() + EVERY_S
-        folders = list(self._state.nodes.glob(f"*/{RESIDUALS}/*/*"))
+        folders = [one for nodes in self.nodes for one in nodes.glob(f"*/{RESIDUALS}/*/*")]
         names = {folder.name for folder in folders}
         runs = [p for p in (self._state.path / "runs").glob("*") if names and file_name(p.name) in names]
         over = {file_name(run.name) for run in runs if finished(run)}

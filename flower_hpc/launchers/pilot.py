@@ -111,8 +111,10 @@ class _Flight:
                 self._rest(HELD_S)  # the SuperLink believes our killed predecessor alive
             elif said.port_taken and (clashes := clashes + 1) <= PORTS_AT_MOST:
                 continue
+            elif said.exit_code:
+                raise PilotError(f"exit code {said.exit_code}: {said.last_line()}")
             else:
-                raise PilotError(said.last_line())
+                return "the SuperNode ended"
         return self.why
 
     def _one_life(self) -> SuperNodeLog:
@@ -135,6 +137,7 @@ class _Flight:
         if self.deadline is not None:
             self._hand_in(process, said)
         end(process)
+        said.exit_code = process.returncode
         said.read()
         return said
 
@@ -159,7 +162,7 @@ class _Flight:
         try:
             return subprocess.Popen(
                 command,
-                cwd=self.scratch,
+                cwd=self.spec.cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

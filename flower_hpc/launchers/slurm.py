@@ -109,12 +109,14 @@ class SlurmLauncher:
         self._hurry()
 
     def logs(self, job_id: str, max_bytes: int = 65536) -> str:
-        """What its last start wrote, and what Slurm wrote down where it ended or did not come so far."""
+        """What its last start wrote, and what Slurm wrote down where it failed or came not so far."""
         record = self._memory.get(job_id)
         if record is None:
             return ""
         text = since_last_start(tail(record.log, max_bytes, record.log_start))
-        if record.job and (not text.strip() or self.status(job_id).state.final):
+        state = self.status(job_id).state
+        failed = state.final and state is not JobState.SUCCEEDED
+        if record.job and (failed or not text.strip()):
             text += tail(files_of(self.options.folder, record.job)[0], max_bytes)
         return text
 
@@ -123,22 +125,24 @@ class SlurmLauncher:
         known = self._memory.records()
         try:
             listed = self.queue.listed()
-        except LaunchError as error:
-            self.trouble = str(error)
-            listed = {}
-        ours = {record.job for record in known.values()}
-        alive = [job for job, (word, *_) in listed.items() if not STATES.get(word, JobState.UNKNOWN).final]
-        strays = [job for job in alive if job not in ours]
-        if strays:
-            self._scancel(strays)
+            statuses = self.queue.poll([record.job for record in known.values() if record.job])
+            alive = [
+                job for job, (word, *_) in listed.items() if not STATES.get(word, JobState.UNKNOWN).final
+            ]
+            if strays := set(alive) - {record.job for record in known.values()}:
+                self._scancel(sorted(strays))
+        except LaunchError as error:  # nothing is known: all may live
+            self.trouble, statuses = str(error), {}
         found = {}
         for ticket, record in known.items():
-            if not record.job:
+            status = statuses.get(record.job, JobStatus(JobState.PENDING, "seen before"))
+            if not record.job or status.state.final:
                 self._memory.forget(ticket)
-                continue
-            self._status[ticket] = JobStatus(JobState.PENDING, "seen before", job=record.job)
-            found[record.name] = Found(ticket, record.fingerprint)
-        self._hurry()
+            else:
+                self._status[ticket] = replace(status, job=record.job)
+                found[record.name] = Found(ticket, record.fingerprint)
+        if found:
+            self._hurry()
         return found
 
     def close(self) -> None:

@@ -31,6 +31,8 @@ def submit(options: SlurmOptions, job_name: str, pilots: Sequence[Pilot]) -> lis
         executor = executor_for(options, job_name, len(pilots))
         with executor.batch():
             jobs = [executor.submit(pilot) for pilot in pilots]
+        for path in options.folder.glob("*submission*.sh"):
+            path.unlink(missing_ok=True)  # sbatch has its own copy
         return [job.job_id for job in jobs]
     except (FailedJobError, FailedSubmissionError) as error:
         for path in set(options.folder.glob("*")) - before:

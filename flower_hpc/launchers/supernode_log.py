@@ -38,6 +38,8 @@ class SuperNodeLog:
         """``WALL.now()`` when its last reply was seen to be sent."""
         self.moved = False
         """Set by who ends it because the SuperLink is elsewhere now."""
+        self.exit_code: int | None = None
+        """Set by who ends it, or sees it end."""
         self._position = position
         self._tail = self._partial = ""
 
