@@ -1,0 +1,93 @@
+"""The files of batch jobs that submitit wrote: results, logs, and what dead submitters left."""
+
+import contextlib
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..errors import JobFailed
+from .attended import ALIVE, is_attended
+
+PREFIX = "jobs-"
+LONGEST_LINE = 300
+
+
+def result_file(folder: Path, job_id: str) -> Path:
+    """Where submitit leaves the result; it appears there whole."""
+    return folder / f"{job_id}_0_result.pkl"
+
+
+def finished(folder: Path) -> set[str]:
+    """Ids of the jobs whose results are there; listing the folder makes NFS look anew."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return {entry.name.partition("_")[0] for entry in entries if entry.name.endswith("_result.pkl")}
+    return set()
+
+
+def read_result(folder: Path, job_id: str) -> Any:
+    """What the job returned.
+
+    Raises
+    ------
+    JobFailed
+        It raised an error, or the result cannot be read.
+    """
+    try:
+        with result_file(folder, job_id).open("rb") as file:
+            outcome, value = pickle.load(file)
+    except Exception as error:  # whatever unpickling leads to
+        words = f"{type(error).__name__}: {error}"
+        raise JobFailed(f"Slurm job {job_id}: its result cannot be read: {words}") from error
+    if outcome != "success":
+        lines = [line for line in str(value).splitlines() if line.strip()]
+        failed = JobFailed(f"Slurm job {job_id}: {lines[-1] if lines else outcome}")
+        failed.add_note(str(value))
+        raise failed
+    return value
+
+
+def last_line(folder: Path, job_id: str) -> str:
+    """The last that the job wrote, errors first; empty if nothing."""
+    for name in (f"{job_id}_0_log.err", f"{job_id}_0_log.out"):
+        with contextlib.suppress(OSError), (folder / name).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            lines = file.read().decode(errors="replace").split("\n")
+            if said := [line.strip() for line in lines if line.strip()]:
+                return said[-1][:LONGEST_LINE]
+    return ""
+
+
+def remove(folder: Path, job_id: str, *, logs: bool) -> None:
+    """Remove a job's pickles, which are as large as a model, and perhaps its logs and script."""
+    for file in folder.glob(f"{job_id}_*"):
+        if logs or file.suffix == ".pkl":
+            file.unlink(missing_ok=True)
+
+
+def abandoned(base: Path, patience_s: float) -> list[Path]:
+    """Folders below ``base`` whose submitter is gone, oldest first."""
+    with contextlib.suppress(OSError):
+        # by name and by content: whatever else lies there is not ours
+        found = [folder for folder in base.glob(f"{PREFIX}*") if (folder / ALIVE).exists()]
+        return sorted(f for f in found if not is_attended(f, patience_s))
+    return []
+
+
+def jobs_left(folder: Path) -> list[str]:
+    """Ids of jobs that may still be there after their submitter was killed."""
+    if (folder / ALIVE).stat().st_mtime == 0:  # it left well, or another has looked after them
+        return []
+    return sorted(file.name.partition("_")[0] for file in folder.glob("[0-9]*_submission.sh"))
+
+
+def tidy(folders: list[Path], keep: int) -> None:
+    """Remove the folders but the last ``keep``, and from those all but logs and scripts."""
+    kept = folders[len(folders) - keep :] if keep else []
+    for folder in folders:
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        for pickle_file in folder.glob("*.pkl"):
+            pickle_file.unlink(missing_ok=True)
