@@ -54,8 +54,10 @@ def last_line(folder: Path, job_id: str) -> str:
         with contextlib.suppress(OSError), (folder / name).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
             lines = file.read().decode(errors="replace").split("\n")
-            if said := [line.strip() for line in lines if line.strip()]:
-                return said[-1][:LONGEST_LINE]
+            said = [line.strip() for line in lines if line.strip()]
+            # srun's own last words only repeat the exit code
+            for line in [line for line in said if not line.startswith("srun: ")][-1:] or said[-1:]:
+                return line[:LONGEST_LINE]
     return ""
 
 
