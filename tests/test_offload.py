@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -296,7 +297,7 @@ def test_whatever_ends_the_waiting_cancels_the_job(monkeypatch):
 
 def test_a_lost_job_is_submitted_again_and_counted():
     class Hurried(WallClock):
-        slept = []
+        slept: ClassVar[list[float]] = []
 
         def sleep(self, seconds):
             self.slept.append(seconds)
