@@ -22,11 +22,12 @@ MAY = {
     "client": LEAVES | {"compression"},
     "strategies": LEAVES | {"compression"},
     "launchers": LEAVES,
-    "federation": LEAVES | {"launchers"},
+    "network": LEAVES,
+    "federation": LEAVES | {"launchers", "network"},
     "transport": LEAVES,
     "tasks": LEAVES | {"client"},
     "apps": LEAVES | {"tasks", "client", "strategies", "compression"},
-    "cli": LEAVES | {"federation", "strategies", "apps"},
+    "cli": LEAVES | {"federation", "network", "strategies", "apps"},
 }
 HEAVY = {"torch", "torchvision", "medmnist", "sklearn", "ray", "kubernetes", "submitit", "datasets"}
 
@@ -77,6 +78,7 @@ def test_strategies_read_time_from_the_clock_alone(path):
         "flower_hpc.client",
         "flower_hpc.federation",
         "flower_hpc.launchers",
+        "flower_hpc.network.enclosed",
         "flower_hpc.strategies",
         "flower_hpc.tasks.options",
         "flower_hpc.telemetry",

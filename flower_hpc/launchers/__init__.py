@@ -1,6 +1,17 @@
 """Where processes run: one protocol, one file a scheduler."""
 
-from .base import JobSpec, JobState, Launcher
+from .base import Found, JobSpec, JobState, JobStatus, Launcher
 from .local import LocalLauncher
+from .slurm import SlurmLauncher
+from .slurm_site import SlurmOptions
 
-__all__ = ["JobSpec", "JobState", "Launcher", "LocalLauncher"]
+__all__ = [
+    "Found",
+    "JobSpec",
+    "JobState",
+    "JobStatus",
+    "Launcher",
+    "LocalLauncher",
+    "SlurmLauncher",
+    "SlurmOptions",
+]

@@ -19,7 +19,8 @@ class JobSpec:
     name : str
         What people call it; part of its log.
     command : tuple of str
-        Program and arguments.
+        Program and arguments; ``{port:NAME}`` stands for a port that is free where and when it starts,
+        ``{door}`` for what the file ``door`` says then, ``python`` for the Python that starts it.
     cwd : Path
         Its working directory; made where it is missing.
     log : Path
@@ -28,6 +29,8 @@ class JobSpec:
         Variables on top of those of the environment it is submitted from; default none.
     stop_signal : signal.Signals
         What asks it to stop; default SIGINT, on which a SuperNode signs off within a second.
+    door : Path, optional
+        File that says where the SuperLink is; a job on another host starts anew when it changes.
     fingerprint : str
         Stands for all that decides how it is started, but for what differs at each start, such as a free
         port: a job that still runs is taken over only where it is the same. Default empty.
@@ -39,6 +42,7 @@ class JobSpec:
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGINT
+    door: Path | None = None
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -83,6 +87,8 @@ class JobStatus:
         The host that it runs on, as the scheduler names it; default unknown.
     pid : int, optional
         Of a process of this machine.
+    job : str
+        The scheduler's own id of it; empty until it has one.
     refused : bool
         True where the scheduler never took it, and would not take it a second time either; default False.
     """
@@ -92,6 +98,7 @@ class JobStatus:
     starts_at: float | None = None
     where: str = ""
     pid: int | None = None
+    job: str = ""
     refused: bool = False
 
 

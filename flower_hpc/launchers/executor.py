@@ -59,7 +59,7 @@ class SlurmExecutor(Executor):
     keep : int
         How many folders of failed jobs stay, with logs and scripts, >= 0; default 5.
     env : collection of str
-        Variables that jobs get although their names look like those of secrets; default none.
+        Names of variables that jobs get besides a site's usual ones and ``FLOWER_HPC_...``; default none.
     run : callable
         Runs ``squeue``, ``sacct`` and ``scancel``; default the real ones.
 

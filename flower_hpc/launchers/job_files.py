@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import JobFailed
 from .attended import ALIVE, is_attended
+from .tail import tail
 
 PREFIX = "jobs-"
 LONGEST_LINE = 300
@@ -49,16 +50,11 @@ def read_result(folder: Path, job_id: str) -> Any:
 
 
 def last_line(folder: Path, job_id: str) -> str:
-    """The last that the job wrote, errors first; empty if nothing."""
-    for name in (f"{job_id}_0_log.err", f"{job_id}_0_log.out"):
-        with contextlib.suppress(OSError), (folder / name).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            lines = file.read().decode(errors="replace").split("\n")
-            said = [line.strip() for line in lines if line.strip()]
-            # srun's own last words only repeat the exit code
-            for line in [line for line in said if not line.startswith("srun: ")][-1:] or said[-1:]:
-                return line[:LONGEST_LINE]
-    return ""
+    """The last that the job wrote; empty if nothing."""
+    lines = [line.strip() for line in tail(folder / f"{job_id}_0_log.out", 8192).splitlines() if line.strip()]
+    # srun's own last words only repeat the exit code
+    said = [line for line in lines if not line.startswith(("srun: ", "submitit "))] or lines
+    return said[-1][:LONGEST_LINE] if said else ""
 
 
 def remove(folder: Path, job_id: str, *, logs: bool) -> None:
@@ -66,6 +62,9 @@ def remove(folder: Path, job_id: str, *, logs: bool) -> None:
     for file in folder.glob(f"{job_id}_*"):
         if logs or file.suffix == ".pkl":
             file.unlink(missing_ok=True)
+    for link in folder.glob(".submission_file_*"):  # submitit leaves one to each script
+        if not link.exists():
+            link.unlink(missing_ok=True)
 
 
 def abandoned(base: Path, patience_s: float) -> list[Path]:

@@ -5,17 +5,24 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from ..errors import LaunchError
-from .base import JobSpec, JobState
+from .base import Found, JobSpec, JobState, JobStatus
+from .filling import fill, with_programs
+from .memory import Memory
+from .tail import tail
 
 
 @dataclass
 class _Job:
-    spec: JobSpec
-    process: subprocess.Popen[bytes]
-    log_start: int
+    stop_signal: signal.Signals
+    process: "subprocess.Popen[bytes] | psutil.Process"
     asked: bool = False
     swept: bool = False
 
@@ -24,11 +31,17 @@ class LocalLauncher:
     """Start processes here; their ids are their pids.
 
     A job's session makes Ctrl-C in a terminal miss it, and lets ``cancel(force=True)`` reach what it started.
-    Jobs outlive this object, but only the one that submitted them can ask for them.
+
+    Parameters
+    ----------
+    memory : Path, optional
+        File that remembers the processes, for the launcher that comes after a killed one; default: none does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Path | None = None) -> None:
         self._jobs: dict[str, _Job] = {}
+        self._memory = Memory(memory)
+        self._taken: set[int] = set()
 
     def render(self, spec: JobSpec) -> str:
         """A line for a shell: directory, variables and command."""
@@ -37,70 +50,109 @@ class LocalLauncher:
 
     def submit(self, spec: JobSpec) -> str:
         """Start the process; its output is appended to the log, under a line that says when."""
+        command = fill(spec, self._taken)
         try:
             spec.cwd.mkdir(parents=True, exist_ok=True)
             spec.log.parent.mkdir(parents=True, exist_ok=True)
             with spec.log.open("ab") as log:
                 log.write(f"=== {spec.name} started {time.strftime('%Y-%m-%d %H:%M:%S')} ===\n".encode())
                 log.flush()
-                start = log.tell()
                 process = subprocess.Popen(
-                    spec.command,
+                    command,
                     cwd=spec.cwd,
-                    env=os.environ | dict(spec.env),
+                    env=with_programs(os.environ | dict(spec.env)),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
+                job_id = str(process.pid)
+                self._memory.note(job_id, spec, log_start=log.tell(), created=_created(process.pid))
         except OSError as error:
             raise LaunchError(f"{spec.name} cannot be started: {error}") from error
-        job_id = str(process.pid)
-        self._jobs[job_id] = _Job(spec, process, start)
+        self._jobs[job_id] = _Job(spec.stop_signal, process)
         return job_id
 
-    def state(self, job_id: str) -> JobState:
+    def status(self, job_id: str) -> JobStatus:
         """Where the process is; one that ended after it was asked to counts as cancelled."""
         job = self._jobs.get(job_id)
         if job is None:
-            return JobState.UNKNOWN
-        code = job.process.poll()
-        if code is None:
-            return JobState.RUNNING
+            return JobStatus(JobState.UNKNOWN)
+        if _runs(job.process):
+            return JobStatus(JobState.RUNNING, pid=job.process.pid, job=job_id)
+        code = job.process.returncode if isinstance(job.process, subprocess.Popen) else None
         if job.asked:
-            return JobState.CANCELLED
-        return JobState.SUCCEEDED if code == 0 else JobState.FAILED
+            return JobStatus(JobState.CANCELLED, job=job_id)
+        if code is None:
+            return JobStatus(JobState.FAILED, "it ended", job=job_id)
+        words = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        return JobStatus(JobState.FAILED if code else JobState.SUCCEEDED, words if code else "", job=job_id)
 
     def cancel(self, job_id: str, *, force: bool = False) -> None:
         """Signal the process once, or kill its process group."""
         job = self._jobs.get(job_id)
         if job is None:
             return
-        running = job.process.poll() is None
+        running = _runs(job.process)
         if force:
             self._kill_group(job)
+            if not running:
+                self._memory.forget(job_id)
         elif running and not job.asked:
-            job.process.send_signal(job.spec.stop_signal)
+            job.process.send_signal(job.stop_signal)
         job.asked = job.asked or running
 
     def logs(self, job_id: str, max_bytes: int = 65536) -> str:
         """The end of what the process wrote; empty for an unknown id."""
-        job = self._jobs.get(job_id)
-        if job is None or not job.spec.log.exists():
-            return ""
-        with job.spec.log.open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(job.log_start, end - max_bytes))
-            return log.read(max_bytes).decode(errors="replace")
+        record = self._memory.get(job_id)
+        return "" if record is None else tail(record.log, max_bytes, record.log_start)
+
+    def adopt(self) -> Mapping[str, Found]:
+        """Processes that an earlier launcher started; their exit codes will not be known."""
+        found = {}
+        for job_id, record in self._memory.records().items():
+            process = _process(int(job_id), record.created)
+            if process is None:
+                self._memory.forget(job_id)
+                continue
+            self._jobs[job_id] = _Job(signal.Signals(record.stop_signal), process)
+            found[record.name] = Found(job_id, record.fingerprint)
+        return found
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _kill_group(self, job: _Job) -> None:
         # once the leader is reaped, its number may be given to strangers: so only once after that
         if job.swept:
             return
-        job.swept = job.process.poll() is not None
+        job.swept = not _runs(job.process)
         try:
             os.killpg(job.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             return  # nothing of it is left
         except PermissionError:
             job.process.kill()  # macOS says so of a group that holds only zombies
+
+
+def _runs(process: "subprocess.Popen[bytes] | psutil.Process") -> bool:
+    if isinstance(process, subprocess.Popen):
+        return process.poll() is None
+    with suppress(psutil.NoSuchProcess):  # is_running() knows a number that was given again
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _created(pid: int) -> float:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:  # it ended at once; Popen still knows how
+        return 0.0
+
+
+def _process(pid: int, created: float) -> psutil.Process | None:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) < 1.0 and _runs(process):
+            return process
+    return None

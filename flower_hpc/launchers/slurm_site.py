@@ -1,6 +1,6 @@
-"""What a job asks of a Slurm site, and its translation for submitit."""
+"""What a site asks of sbatch, and its translation into submitit's parameters; touches no cluster."""
 
-import shlex
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,33 +9,45 @@ from typing import Any
 
 from ..errors import ConfigError
 
+DURATION = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+GPUS = re.compile(r"(?:[A-Za-z0-9_.-]+:)?[1-9][0-9]*")
+MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?B?")
+ENVIRONMENT = (
+    "BASH_ENV,CONDA_EXE,HOME,LANG,LC_ALL,LD_LIBRARY_PATH,LMOD_CMD,LMOD_DIR,LMOD_PKG,LOGNAME,MODULEPATH,"
+    "MODULESHOME,PATH,SHELL,SLURM_CONF,SSL_CERT_DIR,SSL_CERT_FILE,TZ,USER"
+)
+"""What a job gets of the environment that it is submitted from; the rest, with its secrets, stays there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmOptions:
-    """Resources and place of a job.
+    """What a site asks of sbatch.
 
     Parameters
     ----------
     folder : Path
-        On a file system that login and compute nodes share.
+        For job files; shared between this machine and the compute nodes.
     partition, account, qos, constraint, reservation : str, optional
-        As sbatch's; default the site's.
+        As in sbatch; default: the cluster's own.
     minutes : int
-        Time limit, >= 1; default 60.
+        Time limit; default 60.
     cpus : int
-        Cores, >= 1; default 1.
+        Per node of the federation; default 1.
     mem : str, optional
-        Memory, such as ``16G``; default the site's.
-    gpus : str or int, optional
-        ``2`` or ``a100:1``; default none.
+        Such as ``16G``; default: the cluster's own.
+    gpus : str, optional
+        ``2``, or with a type ``a100:1``; default none.
     setup : tuple of str
-        Lines of shell before the job's command; default none.
+        Lines of bash before Python starts, such as ``module load python``; default none.
     container : str, optional
-        A command that runs what follows it in a container; default none.
+        What Python runs in: a command such as ``apptainer exec --nv image.sif``, or options of srun, such as
+        Pyxis' ``--container-image=image.sqsh``; default none.
     options : mapping of str to str
-        Other long options of sbatch; default none.
+        More of sbatch's long options, without ``--``; an empty value is a switch. Default none.
     python : str, optional
-        The interpreter; default this one.
+        The Python on the compute nodes; default: this one, which is right where the disk is shared.
+    lead_s : int
+        Seconds before the time limit at which a job is told to hand in; default 120, at most a third of it.
     """
 
     folder: Path
@@ -47,37 +59,96 @@ class SlurmOptions:
     minutes: int = 60
     cpus: int = 1
     mem: str | None = None
-    gpus: str | int | None = None
+    gpus: str | None = None
     setup: tuple[str, ...] = ()
     container: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     python: str | None = None
+    lead_s: int = 120
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "cpus"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}")
+        for name, least in (("minutes", 1), ("cpus", 1), ("lead_s", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} must be an integer >= {least}, got {value!r}")
+        if self.gpus is not None and not GPUS.fullmatch(str(self.gpus)):
+            raise ConfigError(f"gpus must be a number, or TYPE:NUMBER such as a100:1, got {self.gpus!r}")
+        if self.mem is not None and not MEMORY.fullmatch(self.mem):
+            raise ConfigError(f"mem must be a size such as 16G, got {self.mem!r}")
+
+    @property
+    def signal_s(self) -> int:
+        """Seconds before the time limit at which the signal comes."""
+        return min(self.lead_s, self.minutes * 20)
 
 
-def parameters(options: SlurmOptions, *, job_name: str, minutes: int | None = None) -> dict[str, Any]:
-    """For the ``update_parameters`` of submitit's SlurmExecutor."""
+def minutes_of(text: str | int) -> int:
+    """A time in Slurm's forms, in whole minutes, rounded up.
+
+    Minutes, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``.
+
+    Raises
+    ------
+    ValueError
+        It is none of these, or zero.
+    """
+    found = DURATION.fullmatch(str(text).strip())
+    if not found:
+        raise ValueError(text)
+    days, first, second, third = (None if part is None else int(part) for part in found.groups())
+    if days is not None:  # the first is hours
+        seconds = days * 86400 + first * 3600 + (second or 0) * 60 + (third or 0)  # type: ignore[operator]
+    elif third is not None:
+        seconds = first * 3600 + second * 60 + third  # type: ignore[operator]
+    else:
+        seconds = first * 60 + (second or 0)  # type: ignore[operator]
+    if not seconds:
+        raise ValueError(text)
+    return -(-seconds // 60)
+
+
+def parameters(options: SlurmOptions, job_name: str, minutes: int | None = None) -> dict[str, Any]:
+    """The keyword arguments of submitit's ``SlurmExecutor.update_parameters``."""
+    more: dict[str, Any] = {"requeue": True, "export": ENVIRONMENT}
+    if options.reservation:
+        more["reservation"] = options.reservation
+    more |= {key: value or True for key, value in options.options.items()}
+    # since Slurm 22.05 srun does not take this over from sbatch
+    srun = [f"--cpus-per-task={options.cpus}"]
+    if options.container and options.container.startswith("-"):
+        srun += options.container.split()
     wanted = {
         "job_name": job_name,
-        "time": minutes or options.minutes,
-        "cpus_per_task": options.cpus,
         "partition": options.partition,
         "account": options.account,
         "qos": options.qos,
         "constraint": options.constraint,
-        "gpus_per_node": options.gpus,
-        # since 22.05 srun does not take it over from sbatch
-        "setup": ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *options.setup],
+        "time": minutes or options.minutes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": options.cpus,
+        "mem": options.mem,
+        "gres": f"gpu:{options.gpus}" if options.gpus else None,
+        "setup": setup_lines(options.setup),
+        "signal_delay_s": min(options.lead_s, (minutes or options.minutes) * 20),
+        "stderr_to_stdout": True,
+        "srun_args": srun,
+        "additional_parameters": more,
     }
-    more = {"mem": options.mem, "reservation": options.reservation}
-    additional = {k: v for k, v in more.items() if v} | dict(options.options)
-    return {k: v for k, v in wanted.items() if v is not None} | {"additional_parameters": additional}
+    # submitit's own key would be refused where keys are tracked
+    return {key: value for key, value in wanted.items() if value is not None} | {"wckey": None}
 
 
-def interpreter(options: SlurmOptions) -> str:
-    """The command line that starts Python."""
-    return " ".join(filter(None, (options.container, options.python or shlex.quote(sys.executable))))
+def setup_lines(lines: tuple[str, ...]) -> list[str]:
+    """What a job does before Python starts."""
+    # srun would pass on only what sbatch was told to, and not what these lines set
+    first = ["export SLURM_EXPORT_ENV=ALL"]
+    if any(line.split()[:1] in (["module"], ["ml"]) for line in lines):
+        first.append("type module >/dev/null 2>&1 || . /etc/profile")
+    return [*first, *lines]
+
+
+def python_command(options: SlurmOptions) -> str:
+    """How Python is started on the compute nodes, for a shell."""
+    python = options.python or sys.executable
+    prefix = options.container if options.container and not options.container.startswith("-") else None
+    return f"{prefix} {python}" if prefix else python

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LaunchError
+from ..protocol import OFFLOAD_ENV
 from .slurm_queue import said
-from .slurm_site import SlurmOptions, interpreter, parameters
+from .slurm_site import SlurmOptions, parameters, python_command
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
-SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE|AUTH)_?KEY", re.I)
-# what Slurm sets in a job, which would be read by sbatch or by the job within as its own
-OF_A_JOB = re.compile(r"(SLURM|SRUN|PMI|PMIX)_(?!CONF$).*|SLURMD_.*|SUBMITIT_.*|.*_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL")
+# what Slurm sets in a job, and sbatch or the job within would read as meant for it
+OF_A_JOB = re.compile(r"(SLURM|SLURMD|SRUN|PMI|PMIX|SUBMITIT)_(?!CONF$).*")
+OURS = "FLOWER_HPC_"
 
 
 def sbatch(
@@ -57,20 +58,19 @@ def _executor(
 
     class Scrubbed(SlurmExecutor):
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-            # of this one process: submitit itself hands all of it over
-            unset = [word for name in withheld(os.environ, env) for word in ("-u", name)]
+            unset = [word for name in os.environ if OF_A_JOB.fullmatch(name) for word in ("-u", name)]
             return ["env", *unset, *super()._make_submission_command(submission_file_path)]
 
-    made = Scrubbed(folder, max_num_timeout=0, max_pickle_size_gb=1000.0, python=interpreter(options))
-    wanted = parameters(options, job_name=name, minutes=minutes)
-    # a job that is lost is replaced by one with less time, not requeued with the same
-    wanted["additional_parameters"] = {"no-requeue": True, **wanted.get("additional_parameters", {})}
-    wanted["signal_delay_s"] = min(60, wanted["time"] * 60 // 4)
+    made = Scrubbed(folder, max_num_timeout=0, max_pickle_size_gb=1000.0, python=python_command(options))
+    wanted = parameters(options, name, minutes)
+    more = wanted["additional_parameters"]
+    more.pop("requeue", None)  # a lost job is replaced by one with less time
+    more |= {"no-requeue": True, "export": exported(more["export"], os.environ, env)}
     made.update_parameters(**wanted)
     return made
 
 
-def withheld(environ: Mapping[str, str], env: Collection[str]) -> list[str]:
-    """Variables that a job does not get: an enclosing job's, and what looks like a secret but for ``env``."""
-    hidden = (name for name in environ if OF_A_JOB.fullmatch(name) or SECRET.search(name))
-    return sorted(name for name in hidden if name not in env)
+def exported(names: str, environ: Mapping[str, str], env: Collection[str]) -> str:
+    """What a job gets of the environment: a site's list, the variables of this package, and ``env``."""
+    ours = sorted(name for name in environ if name.startswith(OURS) and name != OFFLOAD_ENV)
+    return ",".join(dict.fromkeys([*names.split(","), *ours, *env]))

@@ -1,0 +1,234 @@
+"""SuperNodes as Slurm jobs, through submitit.
+
+One thread a site hands jobs over and looks at them, so that no slow ``sbatch`` or ``squeue`` holds the
+controller up: what is submitted together becomes one job array, and one ``squeue`` a poll tells of them all.
+"""
+
+import logging
+import secrets
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..clock import WALL
+from ..errors import LaunchError
+from .base import Found, JobSpec, JobState, JobStatus
+from .memory import Memory
+from .pilot import Pilot
+from .slurm_queue import STATES, Run, SlurmQueue, run
+from .slurm_site import SlurmOptions
+from .slurm_submit import files_of, remove_files, script, submit
+from .supernode_log import since_last_start
+from .tail import tail
+
+log = logging.getLogger(__name__)
+
+POLL_S, QUICK_POLL_S, QUICK_FOR_S = 10.0, 2.0, 60.0
+TOLD_S = 60.0
+
+
+class SlurmLauncher:
+    """Nodes of one site as jobs of one Slurm cluster.
+
+    Parameters
+    ----------
+    options : SlurmOptions
+        What the site asks for.
+    job_name : str
+        Of all its jobs; no other launcher may have it.
+    memory : Path
+        File that remembers the jobs, for the launcher that comes after a killed one.
+    poll_s : float
+        Seconds between two looks; default 10. After a change they are 2 s apart for a minute.
+    run : callable
+        Runs Slurm's commands; default :func:`flower_hpc.launchers.slurm_queue.run`.
+    """
+
+    def __init__(
+        self,
+        options: SlurmOptions,
+        *,
+        job_name: str,
+        memory: Path,
+        poll_s: float = POLL_S,
+        run: Run = run,
+    ) -> None:
+        self.options, self.job_name, self.poll_s = options, job_name, poll_s
+        self.queue = SlurmQueue((job_name,), run)
+        self.trouble = ""
+        """Why nothing is known of the jobs at present; empty where all is well."""
+        self._run, self._memory = run, Memory(memory)
+        self._status: dict[str, JobStatus] = {}
+        self._waiting: dict[str, JobSpec] = {}
+        self._to_cancel: set[str] = set()
+        self._asked: set[str] = set()
+        self._lock, self._wake = threading.Lock(), threading.Event()
+        self._busy_until = self._told = -1e9
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    # -- what the controller calls; none of it waits -------------------------------------------------
+
+    def render(self, spec: JobSpec) -> str:
+        """The sbatch file."""
+        return script(self.options, self.job_name, Pilot(spec, lead_s=self.options.signal_s))
+
+    def submit(self, spec: JobSpec) -> str:
+        """Have the job handed over; what is submitted before the thread comes to it becomes one job array."""
+        with self._lock:
+            ticket = f"{spec.name}.{secrets.token_hex(4)}"
+            self._memory.note(ticket, spec)
+            self._waiting[ticket] = spec
+            self._status[ticket] = JobStatus(JobState.PENDING, "being submitted")
+        self._hurry()
+        return ticket
+
+    def status(self, job_id: str) -> JobStatus:
+        """Where the job was at the last look."""
+        with self._lock:
+            return self._status.get(job_id, JobStatus(JobState.UNKNOWN))
+
+    def cancel(self, job_id: str, *, force: bool = False) -> None:
+        """``scancel`` it: its pilot has the work handed in, and Slurm kills it after ``KillWait`` seconds."""
+        with self._lock:
+            status = self._status.get(job_id)
+            if status is None:
+                return
+            if self._waiting.pop(job_id, None) is not None:
+                self._status[job_id] = JobStatus(JobState.CANCELLED, "before it was submitted")
+            elif status.state.final:
+                record = self._memory.forget(job_id)
+                if record is not None:
+                    well = status.state is JobState.SUCCEEDED
+                    remove_files(self.options.folder, record.job, keep_log=not well)
+            elif job_id not in self._asked:
+                self._asked.add(job_id)
+                self._to_cancel.add(job_id)
+        self._hurry()
+
+    def logs(self, job_id: str, max_bytes: int = 65536) -> str:
+        """What its last start wrote; where it did not come so far, what Slurm wrote down."""
+        record = self._memory.get(job_id)
+        if record is None:
+            return ""
+        text = since_last_start(tail(record.log, max_bytes, record.log_start))
+        if text.strip() or not record.job:
+            return text
+        return tail(files_of(self.options.folder, record.job)[0], max_bytes)
+
+    def adopt(self) -> Mapping[str, Found]:
+        """Jobs that an earlier launcher submitted; jobs of this name that it did not note are cancelled."""
+        known = self._memory.records()
+        try:
+            listed = self.queue.listed()
+        except LaunchError as error:
+            self.trouble = str(error)
+            listed = {}
+        ours = {record.job for record in known.values()}
+        alive = [job for job, (word, *_) in listed.items() if not STATES.get(word, JobState.UNKNOWN).final]
+        strays = [job for job in alive if job not in ours]
+        if strays:
+            self._scancel(strays)
+        found = {}
+        for ticket, record in known.items():
+            if not record.job:
+                self._memory.forget(ticket)
+                continue
+            self._status[ticket] = JobStatus(JobState.PENDING, "seen before", job=record.job)
+            found[record.name] = Found(ticket, record.fingerprint)
+        self._hurry()
+        return found
+
+    def close(self) -> None:
+        """End the thread; jobs go on."""
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    # -- the thread ----------------------------------------------------------------------------------
+
+    def _hurry(self) -> None:
+        self._busy_until = WALL.now() + QUICK_FOR_S
+        self._wake.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"slurm {self.job_name}", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while not self._closed:
+            quick = WALL.now() < self._busy_until
+            self._wake.wait(min(QUICK_POLL_S, self.poll_s) if quick else self.poll_s)
+            if self._wake.is_set():
+                self._wake.clear()
+                WALL.sleep(0.05)  # what comes together goes together
+            self.step()
+
+    def step(self) -> None:
+        """Cancel, submit and look once; called by the thread."""
+        try:
+            self._cancel_asked()
+            self._submit_waiting()
+            self._look()
+            self.trouble = ""
+        except LaunchError as error:
+            self.trouble = str(error)
+            if WALL.now() - self._told > TOLD_S:
+                self._told = WALL.now()
+                log.warning("%s: %s", self.job_name, error)
+
+    def _cancel_asked(self) -> None:
+        with self._lock:
+            tickets, self._to_cancel = self._to_cancel, set()
+            jobs = [job for ticket in tickets if (job := self._job_of(ticket))]
+        if jobs:
+            try:
+                self._scancel(jobs)
+            except LaunchError:
+                with self._lock:
+                    self._to_cancel |= tickets
+                raise
+
+    def _scancel(self, jobs: Collection[str]) -> None:
+        self._run(("scancel", "-Q", *jobs))
+
+    def _submit_waiting(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        pilots = [Pilot(spec, lead_s=self.options.signal_s) for spec in waiting.values()]
+        try:
+            jobs = submit(self.options, self.job_name, pilots)
+        except LaunchError as error:
+            with self._lock:
+                for ticket in waiting:
+                    self._memory.forget(ticket)
+                    self._status[ticket] = JobStatus(JobState.FAILED, str(error), refused=True)
+            return
+        with self._lock:
+            for ticket, job in zip(waiting, jobs, strict=True):
+                self._memory.name_job(ticket, job)
+                self._status[ticket] = JobStatus(JobState.PENDING, "submitted", job=job)
+        log.info("%s: submitted %s", self.job_name, ", ".join(jobs))
+
+    def _look(self) -> None:
+        with self._lock:
+            watched = {
+                job: ticket
+                for ticket, status in self._status.items()
+                if not status.state.final and (job := self._job_of(ticket))
+            }
+        found = self.queue.poll(watched)
+        with self._lock:
+            for job, status in found.items():
+                old = self._status[watched[job]]
+                if status.state is not old.state:
+                    self._busy_until = WALL.now() + QUICK_FOR_S
+                self._status[watched[job]] = replace(status, job=job)
+
+    def _job_of(self, ticket: str) -> str:
+        record = self._memory.get(ticket)
+        return record.job if record is not None else ""
+

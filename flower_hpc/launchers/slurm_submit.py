@@ -1,0 +1,87 @@
+"""The thin call: pilots to sbatch through submitit, and the files that this leaves."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import LaunchError
+from .pilot import Pilot
+from .slurm_queue import said
+from .slurm_site import SlurmOptions, parameters, python_command
+
+if TYPE_CHECKING:
+    import submitit
+
+KEPT_LOGS = 20
+
+
+def submit(options: SlurmOptions, job_name: str, pilots: Sequence[Pilot]) -> list[str]:
+    """Slurm's ids of the jobs, in order; several pilots become one job array.
+
+    Raises
+    ------
+    LaunchError
+        What sbatch said, in one line; or the shared folder cannot be written.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    before = set(options.folder.glob("*")) if options.folder.exists() else set()
+    try:
+        executor = executor_for(options, job_name, len(pilots))
+        with executor.batch():
+            jobs = [executor.submit(pilot) for pilot in pilots]
+        return [job.job_id for job in jobs]
+    except (FailedJobError, FailedSubmissionError) as error:
+        for path in set(options.folder.glob("*")) - before:
+            if path.is_file():
+                path.unlink(missing_ok=True)  # submitit leaves what it wanted to submit
+        raise LaunchError(f"Slurm refused {job_name}: {_words(error)}") from error
+    except OSError as error:
+        raise LaunchError(f"{error.filename or options.folder}: {error.strerror or error}") from error
+    except RuntimeError as error:  # submitit: no srun on PATH
+        raise LaunchError(f"no Slurm here: {error}") from error
+
+
+def executor_for(options: SlurmOptions, job_name: str, count: int = 1) -> "submitit.SlurmExecutor":
+    """The executor of submitit with a site's parameters."""
+    import submitit
+
+    executor = submitit.SlurmExecutor(options.folder, python=python_command(options))
+    executor.update_parameters(**parameters(options, job_name), array_parallelism=count)
+    return executor
+
+
+def script(options: SlurmOptions, job_name: str, pilot: Pilot) -> str:
+    """The sbatch file that :func:`submit` would send, with the SuperNode's command as a comment."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    command = f"{python_command(options)} -u -m submitit.core._submit {options.folder}"
+    text: str = _make_sbatch_string(command=command, folder=options.folder, **parameters(options, job_name))
+    return f"{text.rstrip()}\n# which runs: {' '.join(pilot.spec.command)}"
+
+
+def files_of(folder: Path, job: str) -> list[Path]:
+    """What submitit and Slurm wrote for a job, its log first."""
+    return [
+        folder / f"{job}_0_log.out",
+        folder / f"{job}_submitted.pkl",
+        folder / f"{job}_0_result.pkl",
+        folder / f"{job}_submission.sh",
+    ]
+
+
+def remove_files(folder: Path, job: str, *, keep_log: bool) -> None:
+    """Remove a job's files; of the logs that are kept, the latest stay."""
+    log, *others = files_of(folder, job)
+    for path in others if keep_log else [log, *others]:
+        path.unlink(missing_ok=True)
+    logs = sorted(folder.glob("*_log.out"), key=lambda path: path.stat().st_mtime)
+    for path in logs[:-KEPT_LOGS]:
+        path.unlink(missing_ok=True)
+
+
+def _words(error: Exception) -> str:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    found = [line for line in text.splitlines() if "error:" in line]
+    return said("\n".join(found)) or said(text)
