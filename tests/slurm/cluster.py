@@ -95,8 +95,11 @@ class SlurmCluster:
 
     def down(self, keep_logs: bool = False) -> None:
         """End the jobs, then every process of this cluster, and remove its folder."""
-        with contextlib.suppress(SlurmError, subprocess.TimeoutExpired):
-            self.cancel_all()  # jobs outlive their slurmd
+        if self._has("slurmctld"):  # without it, clients wait long
+            with contextlib.suppress(SlurmError, subprocess.TimeoutExpired):
+                self._cancel()
+                # not the jobs: one whose node crashed stays until that is noticed
+                self.wait_until(lambda: not self._has("slurmstepd"), self.knobs.kill_wait_s + 10)
         self._kill(self.processes)  # nothing that they would save is wanted
         self._remove_cgroups()
         for entry in self.folder.glob("*"):
@@ -126,9 +129,8 @@ class SlurmCluster:
 
     def cancel_all(self, within_s: float = 20) -> None:
         """Cancel all jobs, and wait until they have left their nodes."""
-        if jobs := self.jobs():
-            self.run("scancel", "-Q", *sorted({job.partition("_")[0] for job, _, _ in jobs}))
-            self.wait_until(lambda: not self.jobs(), within_s)
+        self._cancel()
+        self.wait_until(lambda: not self.jobs(), within_s)
 
     def crash(self, name: str) -> None:
         """Let a node vanish as if its power went: its slurmd and all of its jobs' processes."""
@@ -144,10 +146,10 @@ class SlurmCluster:
         end = time.monotonic() + seconds
         while not (found := predicate()):
             if time.monotonic() > end:
+                picture = "slurmctld does not answer"
                 with contextlib.suppress(SlurmError, subprocess.TimeoutExpired):
                     picture = self.run("squeue", timeout_s=15) + self.run("sinfo", "-N", timeout_s=15)
-                    raise SlurmError(f"not within {seconds} s:\n{picture}")
-                raise SlurmError(f"not within {seconds} s, and slurmctld does not answer")
+                raise SlurmError(f"not within {seconds} s:\n{picture}")
             time.sleep(0.1)
         return found
 
@@ -162,6 +164,13 @@ class SlurmCluster:
         found.pop(os.getpid(), None)
         # one that sees its tasks die would report it, which no node does whose power went
         return sorted(filter(_alive, found.values()), key=lambda p: p.name() != "slurmstepd")
+
+    def _has(self, program: str) -> bool:
+        return any(process.name() == program for process in self.processes())
+
+    def _cancel(self) -> None:
+        if jobs := {job.partition("_")[0] for job, _, _ in self.jobs()}:
+            self.run("scancel", "-Q", *jobs)
 
     def _is_ours(self, process: psutil.Process, node: str | None) -> bool:
         if process.name() == "slurmstepd":  # its title overwrites its environment
