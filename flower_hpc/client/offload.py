@@ -60,7 +60,7 @@ class Offload:
         Where to run, or what makes it, once a process and when first needed. Default: as the environment
         variable ``FLOWER_HPC_OFFLOAD`` says, ``{"executor": "module:factory", ...}``; the factory is called
         with what else the object holds, but for this mod's own settings. Without the variable the app
-        runs in place. An executor whose ``submit`` takes ``minutes`` is told how long the job may run.
+        runs in place. An executor whose ``submit`` takes ``minutes`` is told how long the budget allows.
     messages : tuple of str
         Categories of messages to offload; default ``("train",)``.
     grace_s : float

@@ -105,7 +105,7 @@ class SlurmExecutor(Executor):
         fn : callable
             Is pickled with its arguments, by reference where it has a name.
         minutes : int, optional
-            The job's time limit; default that of the options.
+            The job's time limit; default, and at most, that of the options.
 
         Raises
         ------
@@ -119,7 +119,8 @@ class SlurmExecutor(Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._open()
             call = Attended(fn, self.folder, self.patience_s)
-            job_id = sbatch(self.folder, self.options, self.name, minutes, self._env, call, args, kwargs)
+            limit = min(minutes or self.options.minutes, self.options.minutes)
+            job_id = sbatch(self.folder, self.options, self.name, limit, self._env, call, args, kwargs)
             future: SlurmFuture[T] = SlurmFuture(job_id, self._scancel)
             self._jobs[job_id] = future
         LOG.info("%s (%s) was submitted", future.job, self.name)

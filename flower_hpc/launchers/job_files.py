@@ -68,11 +68,12 @@ def remove(folder: Path, job_id: str, *, logs: bool) -> None:
 
 
 def abandoned(base: Path, patience_s: float) -> list[Path]:
-    """Folders below ``base`` whose submitter is gone, oldest first."""
+    """Folders below ``base`` whose submitter is gone, in the order of their last change."""
     with contextlib.suppress(OSError):
         # by name and by content: whatever else lies there is not ours
         found = [folder for folder in base.glob(f"{PREFIX}*") if (folder / ALIVE).exists()]
-        return sorted(f for f in found if not is_attended(f, patience_s))
+        gone = [folder for folder in found if not is_attended(folder, patience_s)]
+        return sorted(gone, key=lambda folder: folder.stat().st_mtime)
     return []
 
 
@@ -85,7 +86,7 @@ def jobs_left(folder: Path) -> list[str]:
 
 def tidy(folders: list[Path], keep: int) -> None:
     """Remove the folders but the last ``keep``, and from those all but logs and scripts."""
-    kept = folders[len(folders) - keep :] if keep else []
+    kept = folders[max(0, len(folders) - keep) :]
     for folder in folders:
         if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)

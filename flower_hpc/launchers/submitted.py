@@ -23,7 +23,7 @@ def sbatch(
     folder: Path,
     options: SlurmOptions,
     name: str,
-    minutes: int | None,
+    minutes: int,
     env: Collection[str],
     fn: Callable[..., Any],
     args: tuple[Any, ...],
@@ -52,7 +52,7 @@ def sbatch(
 
 
 def _executor(
-    folder: Path, options: SlurmOptions, name: str, minutes: int | None, env: Collection[str]
+    folder: Path, options: SlurmOptions, name: str, minutes: int, env: Collection[str]
 ) -> "SlurmExecutor":
     from submitit import SlurmExecutor
 

@@ -14,6 +14,8 @@ from conftest import make_app, stepping, weights
 from flower_hpc import protocol
 from flower_hpc.client import KeepBudget, Offload, budget_of
 from flower_hpc.errors import ConfigError, JobFailed, LaunchError
+from flower_hpc.launchers import job_files
+from flower_hpc.launchers.attended import beat, leave
 from flower_hpc.launchers.executor import SlurmExecutor, from_settings
 from flower_hpc.launchers.slurm_site import SlurmOptions
 from flower_hpc.transport import InProcessGrid
@@ -21,6 +23,8 @@ from flower_hpc.transport import InProcessGrid
 WAITER = """
 import signal, sys, time
 from pathlib import Path
+from flower_hpc.launchers import job_files
+from flower_hpc.launchers.attended import beat, leave
 from flower_hpc.launchers.executor import from_settings
 
 def work(mark):
@@ -177,7 +181,7 @@ def test_what_a_job_ends_with_is_said_in_slurm_s_words(slurm, executor):
     with pytest.raises(JobFailed, match=r"^Slurm job \d+: ZeroDivisionError: integer "):
         made.submit(lambda: 1 // 0).result()
     with pytest.raises(JobFailed, match=r"would wait for ever: Partition"):
-        executor(partition="short").submit(print, minutes=30).result()
+        executor(partition="short", minutes=30).submit(print).result()
     with pytest.raises(LaunchError, match=r"^sbatch: invalid partition specified: none; "):
         executor(partition="none").submit(print)
     logs = [file.name.partition("_")[2] for file in made.folder.glob("[0-9]*")]
@@ -237,6 +241,23 @@ def test_the_next_waiter_looks_after_what_a_killed_one_left(slurm, blocked, wait
 def test_settings_that_cannot_work_are_refused(settings, line):
     with pytest.raises(ConfigError, match=line):
         from_settings(settings)
+
+
+def test_the_last_folders_of_failed_jobs_stay_and_nobody_else_s(tmp_path):
+    folders = [tmp_path / f"jobs-{k}" for k in (3, 1, 2)]
+    for age, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "7_0_log.out").touch()
+        (folder / "7_submitted.pkl").touch()
+        beat(folder)
+        leave(folder)
+        os.utime(folder, (age, age))
+    (tmp_path / "jobs-mine").mkdir()
+    assert job_files.abandoned(tmp_path, 60) == folders
+    job_files.tidy(folders, keep=5)
+    assert [file.name for file in sorted(folders[0].iterdir())] == ["7_0_log.out", "alive"]
+    job_files.tidy(folders, keep=1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["jobs-2", "jobs-mine"]
 
 
 def test_making_an_executor_touches_nothing(tmp_path):
