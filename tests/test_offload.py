@@ -3,8 +3,10 @@
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import ClassVar
@@ -170,8 +172,6 @@ def test_the_variable_names_a_factory_that_is_called_once(monkeypatch):
     monkeypatch.setenv(protocol.OFFLOAD_ENV, json.dumps(value))
 
     def threads(msg, context):
-        import threading
-
         name = threading.current_thread().name
         return Message(RecordDict({"c": ConfigRecord({"thread": name})}), reply_to=msg)
 
@@ -290,6 +290,25 @@ def test_whatever_ends_the_waiting_cancels_the_job(monkeypatch):
     with pytest.raises(SystemExit):
         app_of(train, [Offload(queue)])(message(), context())
     assert queue.futures[0].cancelled()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_cancels_the_job_before_whatever_else_it_does(number):
+    queue, seen = Slow(starts=False), []
+
+    def flower_s(*_):
+        seen.append(queue.futures[0].cancelled())
+        raise SystemExit(1)
+
+    before = signal.signal(number, flower_s)
+    try:
+        threading.Timer(0.2, signal.raise_signal, [number]).start()
+        with pytest.raises(SystemExit):
+            app_of(train, [Offload(queue)])(message(), context())
+        assert signal.getsignal(number) is flower_s
+    finally:
+        signal.signal(number, before)
+    assert seen == [True]
 
 
 # lost jobs

@@ -33,6 +33,7 @@ from ..errors import ConfigError, JobFailed, JobLost
 from ..protocol import JOB_RETRIES, OFFLOAD_ENV, QUEUE_S, RUN, config_of
 from .budget import Budget, budget_of
 from .parcel import Answer, Order, run
+from .signals import before_the_end
 
 LOG = logging.getLogger("flwr.hpc")  # below Flower's own logger
 LOOK_S = 0.5
@@ -153,11 +154,12 @@ class _Task:
             limit["minutes"] = math.ceil((left + self._how.grace_s) / 60)
         future = executor.submit(run, order, self._msg, self._context, **limit)
         try:
-            self._wait(future, _tells_start(executor))
+            with before_the_end(future.cancel):
+                self._wait(future, _tells_start(executor))
             return future.result(), name_of(future)
         except CancelledError as error:
             raise JobFailed(f"{name_of(future)} was cancelled") from error
-        finally:  # also when this process is told to end
+        finally:
             if not future.done():
                 future.cancel()
 

@@ -42,11 +42,11 @@ class SlurmFuture(Future[T]):
         """End the job, queued or running; False if it has ended already."""
         if self.done():
             return self.cancelled()
+        self._scancel(self.job_id)
         with contextlib.suppress(InvalidStateError):
             if not super().cancel():
                 self._stopped = True
                 self.set_exception(CancelledError(f"{self.job} was cancelled"))
-        self._scancel(self.job_id)
         return self.cancelled()
 
     def cancelled(self) -> bool:
