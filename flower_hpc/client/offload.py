@@ -5,6 +5,7 @@ from the message's receipt on the SuperNode.
 """
 
 import atexit
+import contextlib
 import importlib
 import inspect
 import json
@@ -150,7 +151,7 @@ class _Task:
         ends_at = now + left if math.isfinite(left) else None
         order = Order.of(self._app, now, ends_at)
         limit: dict[str, Any] = {}
-        if _takes_minutes(executor) and ends_at is not None:
+        if _takes(executor.submit, "minutes") and ends_at is not None:
             limit["minutes"] = math.ceil((left + self._how.grace_s) / 60)
         future = executor.submit(run, order, self._msg, self._context, **limit)
         try:
@@ -208,8 +209,14 @@ def _made(make: Callable[[], Executor]) -> Executor:
     executor = make()
     if not callable(getattr(executor, "submit", None)):
         raise ConfigError(f"an executor must have a method submit, got {executor!r}")
-    atexit.register(executor.shutdown, wait=False, cancel_futures=True)
+    atexit.register(_close, executor)
     return executor
+
+
+def _close(executor: Executor) -> None:
+    known = {"cancel_futures": True} if _takes(executor.shutdown, "cancel_futures") else {}
+    with contextlib.suppress(Exception):  # the process ends: it may be closed already
+        executor.shutdown(wait=False, **known)
 
 
 @cache
@@ -233,13 +240,15 @@ def _settings(text: str) -> dict[str, Any]:
     return found
 
 
-def _takes_minutes(executor: Executor) -> bool:
+def _takes(method: Callable[..., Any], name: str) -> bool:
     try:
-        return "minutes" in inspect.signature(executor.submit).parameters
+        return name in inspect.signature(method).parameters
     except (TypeError, ValueError):
         return False
 
 
 def _tells_start(executor: Executor) -> bool:
     """Whether its futures say when they run; Dask's and Globus Compute's do only when done."""
-    return _takes_minutes(executor) or isinstance(executor, ProcessPoolExecutor | ThreadPoolExecutor)
+    return _takes(executor.submit, "minutes") or isinstance(
+        executor, ProcessPoolExecutor | ThreadPoolExecutor
+    )
