@@ -4,6 +4,8 @@ FlowerHpcError             exit code 1
 ├── ConfigError            a value that the user gave cannot work (exit code 2)
 ├── FederationError        a federation is not up, or did not come up, or cannot be reached
 │   └── LaunchError        a launcher could not start or lost a process or job
+│       └── JobFailed      a batch job ended without its result
+│           └── JobLost    and not by its own fault: preempted, or its node went; another may well succeed
 ├── RunError               a run ended without its result
 └── ReplyError             a node's reply cannot be used; the round goes on without it
 """
@@ -27,6 +29,14 @@ class FederationError(FlowerHpcError):
 
 class LaunchError(FederationError):
     """A launcher could not start, or lost, a process or job."""
+
+
+class JobFailed(LaunchError):
+    """A batch job ended without its result; says which, and the scheduler's word for it."""
+
+
+class JobLost(JobFailed):
+    """It was preempted, or went with its node: the same job may well succeed when submitted again."""
 
 
 class RunError(FlowerHpcError):

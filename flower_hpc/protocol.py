@@ -24,6 +24,7 @@ NUM_STEPS = "num-steps"  # optimizer steps really done
 EFFECTIVE_STEPS = "effective-steps"  # the same, counting what momentum adds (FedNova's norm of a_i)
 TRAIN_S = "train-s"  # seconds that they took
 QUEUE_S = "queue-s"  # seconds in a batch queue before them
+JOB_RETRIES = "job-retries"  # batch jobs that were lost before the one that answered
 GRADIENT_VARIANCE = "gradient-variance"  # of the batch gradients around their mean, summed over parameters
 
 # in a train message's ConfigRecord
@@ -72,6 +73,10 @@ STATE_ENV = "FLOWER_HPC_STATE"
 NODE_STATE_ENV = "FLOWER_HPC_NODE_STATE"  # on a SuperNode: its own folder
 OFFLOAD_ENV = "FLOWER_HPC_OFFLOAD"  # on a SuperNode: where its training messages are worked on, JSON
 DATA_ENV = "FLOWER_HPC_DATA"
+OFFLOAD_ENV = (
+    "FLOWER_HPC_OFFLOAD"  # on a SuperNode: where its training runs, a JSON object (client/offload.py)
+)
+JOB_STATE_ENV = "FLOWER_HPC_JOB_STATE"  # in a batch job of one message: a folder of its own
 UNNAMED = "unnamed-"  # run keys of runs without a name
 UNNAMED_AGE_S = 24 * 3600.0  # after which what was kept of them goes: nobody resumes one
 RESIDUALS = "residuals"  # in the node's folder: <node>/<run>/, what it keeps of its updates

@@ -79,7 +79,7 @@ WRONG = {
     "sites: {hpc: {nodes: 1, launcher: slurm, poll_s: 0}}": "sites.hpc.poll_s: got 0, must be seconds from",
     "sites: {here: {nodes: 1, partition: x}}": "sites.here.partition: unknown field, must be one",
     "security: insecure\nsites: {a: {nodes: 1, launcher: slurm}}": "security: got 'insecure', must be",
-    "security: {shared_host: maybe}\nsites: {a: {nodes: 1}}": "security.shared_host: got 'maybe', must be one",
+    "security: {shared_host: maybe}\nsites: {a: {nodes: 1}}": "security.shared_host: got 'maybe', must",
     "gateway: {host: login}\nsites: {a: {nodes: 1}}": "gateway.host: got 'login', must be an IP address",
     "name: ../x\nsites: {here: {nodes: 1}}": "name: got '../x', must be 1 to 50 of a-z",
     "name: default\nsites: {here: {nodes: 1}}": "name: got 'default', must be another word",

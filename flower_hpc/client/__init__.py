@@ -1,6 +1,7 @@
-"""What a ClientApp adds to take part well: budget and profile mods, terms of FedProx, FedNova, SCAFFOLD."""
+"""What a ClientApp adds to take part well: mods (budget, profile, jobs), and terms of algorithms."""
 
 from .budget import Budget, KeepBudget, budget_of
+from .offload import Offload
 from .profile import ProfiledApp, ReportProfile
 from .proximal import proximal_term
 from .scaffold import Control
@@ -10,6 +11,7 @@ __all__ = [
     "Budget",
     "Control",
     "KeepBudget",
+    "Offload",
     "ProfiledApp",
     "ReportProfile",
     "budget_of",

@@ -15,6 +15,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from ..clock import WALL, Clock
 from ..protocol import (
     DEADLINE_S,
+    JOB_STATE_ENV,
     LOCAL_STEPS,
     LR_FACTOR,
     MAX_STEPS,
@@ -28,7 +29,7 @@ LOOK_EVERY_S = 0.25
 
 @dataclass
 class _StopFile:
-    """``$FLOWER_HPC_NODE_STATE/stop``, which says that the node is to end."""
+    """``stop`` in the node's folder or the batch job's own, which says that it is to end."""
 
     seen: bool = False
     looked: float = -math.inf
@@ -37,8 +38,8 @@ class _StopFile:
         # seldom: it may lie on a shared disk, and this is asked after every batch
         if not self.seen and now - self.looked >= LOOK_EVERY_S:
             self.looked = now
-            folder = os.environ.get(NODE_STATE_ENV)
-            self.seen = bool(folder) and os.path.exists(Path(folder or "") / "stop")
+            folders = (os.environ.get(name) for name in (NODE_STATE_ENV, JOB_STATE_ENV))
+            self.seen = any(os.path.exists(Path(folder) / "stop") for folder in folders if folder)
         return self.seen
 
 
@@ -71,7 +72,7 @@ class Budget:
     def left(self) -> float:
         """Seconds left, so that ``while budget.left():`` ends; infinite without a deadline.
 
-        0.0 when overspent, and from when the node was told to stop (at most 0.25 s later).
+        0.0 when overspent, and from when the node or its batch job was told to stop (at most 0.25 s later).
         """
         now = self.clock.now()
         return 0.0 if self._stop.exists(now) else max(0.0, self.started + self.seconds - now)
@@ -93,7 +94,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class KeepBudget:
-    """Mod that starts the budget when the message comes in; the innermost of our mods."""
+    """Mod that starts the budget when the message comes in; the innermost of our mods but ``Offload``."""
 
     clock: Clock = WALL
 

@@ -11,10 +11,12 @@ run_resumed        round and version of the checkpoint (0: none, the run starts 
                    (checkpoints that were passed over)
 round_started      round, online, busy
 sent               round, kind (train, evaluate), node, bytes_down, bytes_down_full, version
-reply_accepted     round, kind, node, bytes_up, bytes_up_full, duration_s, examples; admitted: false where its
-                   queue was too long for this model (FedQueue), so that it joins the next
+reply_accepted     round, kind, node, bytes_up, bytes_up_full, duration_s, examples; queue_s: seconds in a
+                   batch queue among them, where the node tells; admitted: false where its queue was too
+                   long for this model (FedQueue), so that it joins the next
 reply_late         round, asked_round, node, bytes_up, bytes_up_full, duration_s, staleness, weight (0:
-                   discarded); given_back: true where its node counts it as lost and will send it again
+                   discarded); queue_s, as above; given_back: true where its node counts it as lost and
+                   will send it again
 reply_refused      round, kind, node, bytes_up, bytes_up_full, reason
 reply_failed       round, kind, node, reason, code (Flower's error code)
 node_lost          round, node, reason

@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 
 from ...errors import ReplyError
-from ...protocol import ticket_of
+from ...protocol import QUEUE_S, ticket_of
 from ...records import Weights, num_bytes
 from ...telemetry import EventLog
 from ..history import number_of
@@ -155,6 +155,8 @@ class Intake:
         tau = self.model.version - flight.version
         worth = 0.0 if given_back else self._settings.worth.weight(tau + (not admitted))
         facts |= {"duration_s": round(duration_s, 3), "examples": reply.weight}
+        if (waited := number_of(reply.metrics.get(QUEUE_S))) is not None:
+            facts["queue_s"] = round(waited, 3)
         if fresh:
             self.fresh += 1
             self._events.write("reply_accepted", **facts, **({} if admitted else {"admitted": False}))

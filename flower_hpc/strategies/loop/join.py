@@ -20,6 +20,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
+from ...protocol import JOB_RETRIES, QUEUE_S
 from ...records import Weights, add, densify, subtract, to_record, to_weights
 from ..inner import sampled_clients
 from .mean import StreamingMean, mean_metrics, narrow, squared_norm
@@ -153,7 +154,9 @@ class Gathered:
             is_update, arrays = True, dict(subtract(densify(arrays), base))
         ((key, _),) = message.content.array_records.items()
         ((metrics_key, metrics),) = message.content.metric_records.items()
-        message.content = RecordDict({key: to_record(densify(arrays)), metrics_key: metrics})
+        # Flower's strategies refuse replies whose metrics differ in name, and not every site has a queue
+        alike = MetricRecord({k: v for k, v in metrics.items() if k not in (QUEUE_S, JOB_RETRIES)})
+        message.content = RecordDict({key: to_record(densify(arrays)), metrics_key: alike})
         self._replies.append((message, is_update))
         self._weight += reply.weight
         return None
