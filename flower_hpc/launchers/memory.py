@@ -55,10 +55,12 @@ class Memory:
         self._write()
 
     def restarts(self, ticket: str) -> None:
-        """The scheduler starts a job anew: what it wrote so far is of its former life."""
+        """The job waits to be started: what it has written so far is of a former life."""
         old = self._records[ticket]
-        self._records[ticket] = replace(old, log_start=old.log.stat().st_size if old.log.exists() else 0)
-        self._write()
+        size = old.log.stat().st_size if old.log.exists() else 0
+        if size != old.log_start:
+            self._records[ticket] = replace(old, log_start=size)
+            self._write()
 
     def get(self, ticket: str) -> Record | None:
         """A job's record."""

@@ -63,6 +63,7 @@ class SlurmLauncher:
         self._waiting: dict[str, JobSpec] = {}
         self._to_cancel: set[str] = set()
         self._asked: set[str] = set()
+        self._stuck: set[str] = set()
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._busy_until = self._told = -1e9
         self._closed = False
@@ -100,6 +101,8 @@ class SlurmLauncher:
                 self._status[job_id] = JobStatus(JobState.CANCELLED, "before it was submitted")
             elif status.state.final:
                 record = self._memory.forget(job_id)
+                if record is not None and status.refused and record.job:
+                    self._stuck.add(record.job)  # it pends for ever
                 if record is not None:
                     well = status.state is JobState.SUCCEEDED
                     remove_files(self.options.folder, record.job, keep_log=not well)
@@ -186,10 +189,11 @@ class SlurmLauncher:
     def _cancel_asked(self) -> None:
         with self._lock:
             tickets, self._to_cancel = self._to_cancel, set()
-            jobs = [job for ticket in tickets if (job := self._job_of(ticket))]
+            jobs = [job for ticket in tickets if (job := self._job_of(ticket))] + sorted(self._stuck)
         if jobs:
             try:
                 self._scancel(jobs)
+                self._stuck.clear()
             except LaunchError:
                 with self._lock:
                     self._to_cancel |= tickets
@@ -236,7 +240,7 @@ class SlurmLauncher:
                 old = self._status[watched[job]]
                 if status.state is not old.state:
                     self._busy_until = WALL.now() + QUICK_FOR_S
-                if old.state is JobState.RUNNING and status.state is JobState.PENDING:
+                if status.state is JobState.PENDING:
                     self._memory.restarts(watched[job])
                 self._status[watched[job]] = replace(status, job=job)
 
