@@ -7,6 +7,7 @@ import pytest
 from flower_hpc.errors import ConfigError, FederationError
 from flower_hpc.federation import FederationConfig
 from flower_hpc.federation.jobs import node_config, plan_nodes
+from flower_hpc.federation.link import Link
 from flower_hpc.federation.roster import Roster, names_of, roster_for
 from flower_hpc.federation.state import StateDir
 
@@ -148,8 +149,7 @@ def test_partitions_are_fixed_once_made(load):
 
 def test_per_node_settings_reach_that_node_alone(load):
     config = load("sites: {a: {nodes: 2, node_config: {x: 1}, per_node: {a-1: {x: 2}}, data_dir: /data}}")
-    plans = plan_nodes(
-        config, roster_for(config, None, {"a": 2}), {"a": 2}, "tcp:127.0.0.1:1", StateDir(Path("s"))
+    plans = plan_nodes(config, roster_for(config, None, {"a": 2}), {"a": 2}, StateDir(Path("s")), Link("::1", 1), "")
     )
     assert [dict(plans[name].config)["x"] for name in names_of({"a": 2})] == [1, 2]
     assert plans["a-1"].config == {

@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
 from .explain import explain
-from .sites import AnySite, Name, Strict
+from .sites import AnySite, Name, SlurmSite, Strict
 from .yamlfile import read_yaml
 
 
@@ -142,8 +142,8 @@ class FederationConfig(Strict):
         total = sum(self.counts.values())
         if self.partitions is not None and total > self.partitions:
             raise ValueError(f"partitions: got {self.partitions}, must be at least the {total} nodes in all")
-        if self.remote and not self.tls:
-            raise ValueError("security: got 'insecure', must be tls where nodes run beyond this machine")
+        if not self.tls and any(isinstance(site, SlurmSite) for site in self.sites.values()):
+            raise ValueError("security: got 'insecure', must be tls where there is a Slurm site")
         for name, site in self.sites.items():
             for node in site.per_node:
                 if not re.fullmatch(rf"{re.escape(name)}-(0|[1-9][0-9]*)", node):

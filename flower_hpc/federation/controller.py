@@ -14,7 +14,7 @@ from .identity import ensure_node_key, ensure_tls
 from .janitor import Janitor
 from .jobs import NodePlan, plan_nodes
 from .keeper import Keeper
-from .launching import Launchers
+from .launching import Launchers, end_offloaded
 from .node import Node
 from .registrar import Registrar
 from .reporting import report
@@ -133,6 +133,7 @@ class Controller:
                 self._write()
                 WALL.sleep(TICK_S / 4)
         self.launchers.close()
+        end_offloaded(self.config, self.state)
         leftovers.end(self.state)  # the SuperLink's SuperExec and ServerApps have sessions of their own
         self._write()
 
@@ -167,8 +168,8 @@ class Controller:
         self.config, self.desired, self._owned = saved.config, desired, saved.ephemeral
 
     def _reconcile(self) -> None:
-        endpoint = self.superlink.link.endpoint
-        wanted = plan_nodes(self.config, self.roster, self.desired.nodes, endpoint, self.state)
+        link, gateway = self.superlink.link, self.door.here
+        wanted = plan_nodes(self.config, self.roster, self.desired.nodes, self.state, link, gateway)
         for name, node in list(self.nodes.items()):
             if name not in wanted and not node.keeper.stopped:
                 node.keeper.stop()
@@ -207,7 +208,7 @@ class Controller:
                 node.keeper.restart()
         # without its registration the SuperLink refuses it; without the SuperLink it only waits
         known = not self.config.tls or self.roster.members[name].registered
-        ready = known and self._link_is_up() and (plan.folder is None or self.door.is_open)
+        ready = known and self._link_is_up() and (self.door.is_open or self._needs_no_door(plan))
         if node.keeper.state in (NodeState.STOPPED, NodeState.STOPPING) and ready:
             self._start(node.keeper)
 
@@ -216,10 +217,13 @@ class Controller:
         self._adopt(launcher)
 
         def prepare() -> None:
-            if plan.folder is not None:
+            if not plan.here:
                 furnish(self.config, self.state, plan.site, plan.name)
 
         return Node(plan, self.state, launcher, self.facts, prepare)
+
+    def _needs_no_door(self, plan: NodePlan) -> bool:
+        return plan.here and plan.link == self.superlink.link.endpoint
 
     def _link_is_up(self) -> bool:
         return self.superlink.keeper.state is NodeState.ONLINE

@@ -13,7 +13,7 @@ from ..launchers.pilot import DOWN
 from ..launchers.ports import family, free_port, join, why_not
 from .config import FederationConfig
 from .identity import write_private
-from .jobs import gateway_job, relay_job, site_folder
+from .jobs import gateway_job, network_of, relay_job, site_folder
 from .keeper import Keeper
 from .link import Link
 from .state import StateDir, read_json, write_json
@@ -37,10 +37,17 @@ class Door:
         self.keepers: dict[str, Keeper] = {}
         self.config = config
         self._looked = -LOOK_S
+        self._needed = True
+
+    @property
+    def here(self) -> str:
+        """The gateway's endpoint for nodes of this machine."""
+        return f"tcp:{join(self._near(), self._port('gateway'))}"
 
     def tick(self, link: Link, start: Callable[[Keeper], None]) -> None:
         """Have ``start`` start what is needed, once the SuperLink is online, and tell the sites."""
-        if not self.config.remote:
+        self._needed = needs_gateway(self.config, link)
+        if not self._needed:
             return
         self._keep("gateway", lambda: self._gateway(link))
         look = WALL.now() - self._looked > LOOK_S
@@ -63,7 +70,7 @@ class Door:
     @property
     def is_open(self) -> bool:
         """Whether all of it is online, or nothing is needed."""
-        return (bool(self.keepers) or not self.config.remote) and all(
+        return (bool(self.keepers) or not self._needed) and all(
             keeper.state is NodeState.ONLINE for keeper in self.keepers.values()
         )
 
@@ -104,11 +111,20 @@ class Door:
             del self._ports[name]
 
     def _answers(self, name: str) -> bool:
-        host, port = self.config.gateway.host, self._port(name)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host, port = self._near(), self._port(name)
         with socket.socket(family(host)) as raw:
             raw.settimeout(ANSWER_S)
             return raw.connect_ex((host, port)) == 0
+
+    def _near(self) -> str:
+        host = self.config.gateway.host
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def needs_gateway(config: FederationConfig, link: Link) -> bool:
+    """Whether there are nodes beyond this machine, or on its network while the SuperLink is not."""
+    beside = link.path is not None and any(network_of(site, link) == "host" for site in config.sites.values())
+    return config.remote or beside
 
 
 def furnish(config: FederationConfig, state: StateDir, site: str, name: str) -> None:

@@ -36,7 +36,9 @@ class NodePlan:
     env: Mapping[str, str] = field(default_factory=dict)
     network: str = "host"
     folder: Path | None = None
-    """The site's folder that its hosts share; None for a process of this machine."""
+    """The site's folder that its hosts share; None where there is none."""
+    here: bool = True
+    """Whether it is a process of this machine."""
     batch: SlurmOptions | None = None
 
     @property
@@ -46,14 +48,25 @@ class NodePlan:
 
 
 def plan_nodes(
-    config: FederationConfig, roster: Roster, counts: Mapping[str, int], link: str, state: StateDir
+    config: FederationConfig,
+    roster: Roster,
+    counts: Mapping[str, int],
+    state: StateDir,
+    link: Link,
+    gateway: str,
 ) -> dict[str, NodePlan]:
-    """The nodes that shall run, by name; ``link`` is the SuperLink's endpoint on this machine."""
+    """The nodes that shall run, by name.
+
+    ``link`` is where the SuperLink is, ``gateway`` the gateway's endpoint on this machine: a node on the
+    host's network beside a private SuperLink uses it too, since what forwards for it is open to the host.
+    """
     plans = {}
     here = sum(counts.get(name, 0) for name, site in config.sites.items() if not site.remote)
     for site_name, site in config.sites.items():
-        folder = site_folder(config, site_name, state) if site.remote else None
+        folder = site_folder(config, site_name, state) if isinstance(site, SlurmSite) else None
         batch = site.batch(folder / "jobs") if isinstance(site, SlurmSite) and folder else None
+        network = network_of(site, link)
+        near = gateway if network == "host" and link.path is not None else link.endpoint
         for name in names_of({site_name: counts.get(site_name, 0)}):
             ours: dict[str, Scalar] = {
                 NODE_NAME: name,
@@ -66,24 +79,27 @@ def plan_nodes(
                 name=name,
                 site=site_name,
                 partition=roster.members[name].partition,
-                link="" if site.remote else link,
+                link="" if site.remote else near,
                 tls=config.tls,
                 config=ours | data | extra,
                 env=({} if site.remote else threads(here))
                 | offloading(site, config, site_name, state)
                 | site.env,
-                network=network_of(site, link),
+                network=network,
                 folder=folder,
+                here=not site.remote,
                 batch=batch,
             )
     return plans
 
 
-def network_of(site: Site, link: str) -> str:
+def network_of(site: Site, link: Link) -> str:
     """Private by default where the SuperLink is, and on hosts that others use too."""
     if site.network is not None:
         return site.network
-    return "private" if site.remote or link.startswith("unix:") else "host"
+    if isinstance(site, SlurmSite) and not site.remote:
+        return "host"  # its apps call sbatch
+    return "private" if site.remote or link.path is not None else "host"
 
 
 def site_folder(config: FederationConfig, site: str, state: StateDir) -> Path:
@@ -99,7 +115,7 @@ def offloading(site: Site, config: FederationConfig, name: str, state: StateDir)
     options = site.batch(site_folder(config, name, state) / "jobs")
     settings = {key: value for key, value in asdict(options).items() if value not in (None, (), {})}
     settings |= {"executor": "flower_hpc.launchers.executor:from_settings", "poll_s": site.poll_s}
-    return {OFFLOAD_ENV: json.dumps(settings | {"job_name": job_name(config, name, state)}, default=str)}
+    return {OFFLOAD_ENV: json.dumps(settings | {"name": job_name(config, name, state)}, default=str)}
 
 
 def job_name(config: FederationConfig, site: str, state: StateDir) -> str:
@@ -137,8 +153,8 @@ def superlink_job(config: FederationConfig, state: StateDir, port: int, socket: 
 
 def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
     """A SuperNode, whose own Runtime API listens on a free port of the loopback."""
-    base = plan.folder or state.path
-    folder = base / "nodes" / plan.name
+    base = state.path if plan.here or plan.folder is None else plan.folder
+    folder = (plan.folder or state.path) / "nodes" / plan.name
     direct = plan.network == "host" and plan.link.startswith("tcp:")
     runtime = "127.0.0.1:{port:runtime}"
     link = plan.link.removeprefix("tcp:") if direct else "127.0.0.1:{port:link}"
@@ -151,18 +167,19 @@ def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
     command += ["--host", "127.0.0.1", "--port", "{port:runtime}", "--node-config", node_config(plan.config)]
     command = ["python", "-m", "flower_hpc.launchers.with_superexec", runtime, "--", *command]
     if not direct:
-        network = "--or-host" if plan.network == "private" else "--host"
-        forward = f"{link}={plan.link or DOOR}"
-        command = [*ENCLOSED, network, "--out", forward, "--", *command]
-    ours = _remote_env() if plan.folder else _env(state, folder)
+        # beyond this machine it goes without where it must: what forwards leads to the gateway alone
+        private = [] if plan.here else ["--or-host"]
+        network = private if plan.network == "private" else ["--host"]
+        command = [*ENCLOSED, *network, "--out", f"{link}={plan.link or DOOR}", "--", *command]
+    ours = _env(state, folder) if plan.here else _remote_env()
     return JobSpec(
         name=plan.name,
         command=tuple(command),
         cwd=folder,
-        log=(plan.folder / "logs" / f"{plan.name}.log") if plan.folder else state.log(plan.name),
+        log=state.log(plan.name) if plan.here else base / "logs" / f"{plan.name}.log",
         # where the node's work looks for the file `stop`
         env=ours | {NODE_STATE_ENV: str(folder)} | dict(plan.env),
-        door=plan.folder / "door" if plan.folder else None,
+        door=None if plan.here else base / "door",
         fingerprint=plan.fingerprint,
     )
 

@@ -1,10 +1,17 @@
 """From sites to launchers: one a site, for all of its nodes."""
 
+import logging
+import os
+
+from ..errors import LaunchError
 from ..launchers import Launcher, LocalLauncher, SlurmLauncher
+from ..launchers.slurm_queue import run
 from .config import FederationConfig
 from .jobs import job_name, site_folder
 from .sites import SlurmSite
 from .state import StateDir
+
+log = logging.getLogger(__name__)
 
 
 class Launchers:
@@ -37,3 +44,13 @@ class Launchers:
         """Let go of all; jobs go on."""
         for launcher in (self.here, *self._batch.values()):
             launcher.close()
+
+
+def end_offloaded(config: FederationConfig, state: StateDir) -> None:
+    """Cancel jobs that nodes of this machine have handed training messages to."""
+    for name, site in config.sites.items():
+        if isinstance(site, SlurmSite) and not site.remote:
+            try:
+                run(("scancel", "-Q", "-u", str(os.getuid()), "-n", job_name(config, name, state)))
+            except LaunchError as error:  # they notice themselves that nobody waits, after minutes
+                log.warning("sites.%s: %s", name, error)

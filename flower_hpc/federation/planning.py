@@ -5,6 +5,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from . import leftovers
 from .config import FederationConfig
+from .door import needs_gateway
 from .jobs import gateway_job, plan_nodes, superlink_job, supernode_job
 from .launching import Launchers
 from .link import Link, socket_path, wants_private, why_refused
@@ -26,9 +27,10 @@ def plan(config: FederationConfig, state: StateDir) -> list[dict[str, str]]:
     link = Link(config.superlink.host, config.superlink.port or 0, socket_path(state) if private else None)
     launchers = Launchers(state)
     steps = [(superlink_job(config, state, link.port, link.path), launchers.here)]
-    if config.remote:
-        steps.append((gateway_job(config, state, config.gateway.port or 0, link.endpoint), launchers.here))
-    for each in plan_nodes(config, roster, config.counts, link.endpoint, state).values():
+    port = config.gateway.port or 0
+    if needs_gateway(config, link):
+        steps.append((gateway_job(config, state, port, link.endpoint), launchers.here))
+    for each in plan_nodes(config, roster, config.counts, state, link, f"tcp:127.0.0.1:{port}").values():
         steps.append((supernode_job(each, state), launchers.of(config, each.site)))
     return [{"name": job.name, "command": launcher.render(job)} for job, launcher in steps]
 

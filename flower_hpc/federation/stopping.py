@@ -10,7 +10,7 @@ from ..launchers import Launcher
 from . import leftovers
 from .desired import Desired, Saved
 from .door import take_down
-from .launching import Launchers
+from .launching import Launchers, end_offloaded
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir
 
 POLL_S = 0.05
@@ -54,6 +54,7 @@ def _end_jobs(state: StateDir) -> int:
     launchers = Launchers(state)
     count = sum(_sweep(launchers.of(saved.config, name)) for name in saved.config.sites)
     launchers.close()
+    end_offloaded(saved.config, state)
     return count
 
 
