@@ -149,8 +149,8 @@ def test_partitions_are_fixed_once_made(load):
 
 def test_per_node_settings_reach_that_node_alone(load):
     config = load("sites: {a: {nodes: 2, node_config: {x: 1}, per_node: {a-1: {x: 2}}, data_dir: /data}}")
-    plans = plan_nodes(config, roster_for(config, None, {"a": 2}), {"a": 2}, StateDir(Path("s")), Link("::1", 1), "")
-    )
+    roster, link = roster_for(config, None, {"a": 2}), Link("::1", 1)
+    plans = plan_nodes(config, roster, {"a": 2}, StateDir(Path("s")), link, "tcp:127.0.0.1:2")
     assert [dict(plans[name].config)["x"] for name in names_of({"a": 2})] == [1, 2]
     assert plans["a-1"].config == {
         "name": "a-1",
