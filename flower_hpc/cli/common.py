@@ -77,13 +77,18 @@ def status_table(status: Status) -> Table:
         place = (node.job or None, node.where or None) if batch else (node.pid,)
         cells = (node.name, node.site, node.state, *place, node.restarts, node.partition, node.node_id)
         table.add_row(*("-" if cell is None else str(cell) for cell in cells))
-    table.caption = f"SuperLink at {status.address}" if status.address else None
+    if status.superlink is not None:
+        on = f" on {status.superlink.where}, job {status.superlink.job}" if status.superlink.where else ""
+        table.caption = f"SuperLink at {status.address}{on}"
     return table
 
 
 def print_status(status: Status, console: Console) -> None:
     """The table, and below it a line for each node that is not online, and each site in trouble."""
     console.print(status_table(status))
+    if status.superlink is not None and status.superlink.reason:
+        line = escape(f"the SuperLink is {status.superlink.state}: {status.superlink.reason}")
+        console.print(line, highlight=False, soft_wrap=True)
     for node in status.nodes:
         words = [node.reason] if node.reason else []
         if node.starts_at:

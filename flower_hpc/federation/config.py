@@ -5,7 +5,8 @@
     name: lab                    # a-z, 0-9 and '-'; default "local"
     security: tls                # tls (default), insecure, or a mapping: see Security
     partitions: 4                # of the data; default: the nodes at the first `up`; fixed from then on
-    superlink: {host: 127.0.0.1, port: null}   # a loopback address; port null = a free one is found
+    superlink: {host: 127.0.0.1, port: null}   # a loopback address; port null = a free one is found;
+                                 # or a job: {launcher: slurm, partition: cpu, time: 1-00:00:00, ...}
     gateway: {host: 0.0.0.0, port: null, address: login1}   # for nodes beyond this machine
     sites:
       here:                      # its nodes are named here-0, here-1, ...
@@ -20,19 +21,20 @@
 import ipaddress
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
 from .explain import explain
-from .sites import AnySite, Name, SlurmSite, Strict
+from .sites import AnySite, Name, SlurmBatch, SlurmSite, Strict, kind_of
 from .yamlfile import read_yaml
 
 
 class SuperLinkConfig(Strict):
     """Where the SuperLink listens: a loopback address, and a port (default: a free one is found)."""
 
+    launcher: Literal["local"] = "local"
     host: str = "127.0.0.1"
     port: int | None = Field(default=None, ge=1, le=65535)
 
@@ -47,6 +49,25 @@ class SuperLinkConfig(Strict):
         if not loopback:
             raise ValueError("a loopback address, such as 127.0.0.1 or ::1")
         return host
+
+
+class SlurmSuperLink(SlurmBatch):
+    """A SuperLink that is a Slurm job, with the fields of a Slurm site; the state folder must be shared."""
+
+    @property
+    def host(self) -> str:
+        """Where it listens, in a network of its own."""
+        return "127.0.0.1"
+
+    @property
+    def port(self) -> None:
+        """One is found where it starts."""
+        return
+
+
+AnySuperLink = Annotated[
+    Annotated[SuperLinkConfig, Tag("local")] | Annotated[SlurmSuperLink, Tag("slurm")], Discriminator(kind_of)
+]
 
 
 class GatewayConfig(Strict):
@@ -104,7 +125,7 @@ class FederationConfig(Strict):
     """For runs that name none: a spec, or a mapping with ``name`` and settings; the strategies judge it."""
     compression: Any = None
     """For runs whose strategy names none: a codec, or a mapping of the parameters of ``Compression``."""
-    superlink: SuperLinkConfig = SuperLinkConfig()
+    superlink: AnySuperLink = SuperLinkConfig()
     gateway: GatewayConfig = GatewayConfig()
     sites: dict[Name, AnySite] = Field(min_length=1)
 
@@ -137,6 +158,11 @@ class FederationConfig(Strict):
         """Whether nodes run beyond this machine."""
         return any(site.remote for site in self.sites.values())
 
+    @property
+    def link_elsewhere(self) -> bool:
+        """Whether the SuperLink is a job of a batch system."""
+        return isinstance(self.superlink, SlurmSuperLink)
+
     @model_validator(mode="after")
     def _consistent(self) -> "FederationConfig":
         total = sum(self.counts.values())
@@ -144,6 +170,8 @@ class FederationConfig(Strict):
             raise ValueError(f"partitions: got {self.partitions}, must be at least the {total} nodes in all")
         if not self.tls and any(isinstance(site, SlurmSite) for site in self.sites.values()):
             raise ValueError("security: got 'insecure', must be tls where there is a Slurm site")
+        if not self.tls and self.link_elsewhere:
+            raise ValueError("security: got 'insecure', must be tls where the SuperLink is a Slurm job")
         for name, site in self.sites.items():
             for node in site.per_node:
                 if not re.fullmatch(rf"{re.escape(name)}-(0|[1-9][0-9]*)", node):

@@ -21,7 +21,6 @@ from .reporting import report
 from .roster import Roster, names_of, roster_for
 from .state import OWNER_LOCK, StateDir, write_json
 from .status import NodeState, Status
-from .superlink import SuperLink
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Controller:
             ensure_tls(state, self.config.superlink.host)
         here = self.launchers.here
         self.facts = Facts(state.path)
-        self.superlink = SuperLink(self.config, state, here)
+        self.superlink = self.launchers.superlink(self.config)
         self.door = Door(self.config, state, here)
         self.janitor = Janitor(state)
         self.registrar = Registrar(self.config.name, state, here)
@@ -94,12 +93,13 @@ class Controller:
         self._adopt(self.launchers.here)
         for name in self.config.sites:
             self._adopt(self.launchers.of(self.config, name))
+        self._adopt(self.superlink.keeper.launcher)
         self._start(self.superlink.keeper)
         here = self._found[self.launchers.here]
         for name in set(here) - set(names_of(self.desired.nodes)) - set(self.door.names()):
             self.launchers.here.cancel(here.pop(name).job_id, force=True)
         kept = {int(found.job_id) for found in here.values()}
-        if self.superlink.keeper.job is not None:
+        if self.superlink.keeper.job is not None and not self.config.link_elsewhere:
             kept.add(int(self.superlink.keeper.job))
         leftovers.end(self.state, spare=kept)
 
@@ -161,7 +161,7 @@ class Controller:
             raise FederationError(f"{self.state.config} is missing")
         desired = Desired.read(self.state)
         old = Roster.read(self.state.roster)
-        if old is not None and not self.state.database.exists():
+        if old is not None and not (saved.config.link_elsewhere or self.state.database.exists()):
             old = old.forget_ids()
         self.roster = roster_for(saved.config, old, desired.nodes)
         self.roster.write(self.state.roster)
@@ -176,15 +176,25 @@ class Controller:
             elif name not in wanted:
                 del self.nodes[name]
         if self._link_is_up():
+            self._forget_with(self.superlink.keeper.job)
             self._register(wanted)
             self.door.config = self.config
-            self.door.tick(self.superlink.link, self._start)
+            self.door.tick(self.superlink.link, self._start, self.superlink.gateway)
         self.janitor.nodes |= {plan.folder / "nodes" for plan in wanted.values() if plan.folder is not None}
         for name, plan in wanted.items():
             self._want(name, plan)
         for node in self.nodes.values():
             node.tick()
             self._learn(node)
+
+    def _forget_with(self, job: str | None) -> None:
+        # what a SuperLink that was a job knew is gone with it
+        if self.config.link_elsewhere and job != self.roster.told:
+            known = self.roster.told is not None
+            self.roster = (self.roster.forget_ids() if known else self.roster).tell(job)
+            self.roster.write(self.state.roster)
+            for node in self.nodes.values():
+                node.node_id = None
 
     def _register(self, wanted: Mapping[str, NodePlan]) -> None:
         if not self.config.tls:

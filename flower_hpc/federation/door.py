@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..clock import WALL
@@ -37,19 +37,22 @@ class Door:
         self.keepers: dict[str, Keeper] = {}
         self.config = config
         self._looked = -LOOK_S
-        self._needed = True
+        self._is_needed, self._elsewhere = True, ""
 
     @property
     def here(self) -> str:
         """The gateway's endpoint for nodes of this machine."""
-        return f"tcp:{join(self._near(), self._port('gateway'))}"
+        return self._elsewhere or f"tcp:{join(self._near(), self._port('gateway'))}"
 
-    def tick(self, link: Link, start: Callable[[Keeper], None]) -> None:
-        """Have ``start`` start what is needed, once the SuperLink is online, and tell the sites."""
-        self._needed = needs_gateway(self.config, link)
-        if not self._needed:
-            return
-        self._keep("gateway", lambda: self._gateway(link))
+    def tick(self, link: Link, start: Callable[[Keeper], None], elsewhere: str = "") -> None:
+        """Have ``start`` start what is needed, once the SuperLink is online, and tell the sites.
+
+        ``elsewhere`` is the endpoint of a gateway that another host has, beside the SuperLink.
+        """
+        self._elsewhere = elsewhere
+        if needs_gateway(self.config, link):
+            self._keep("gateway", lambda: self._gateway(link))
+        self._is_needed = needs_gateway(self.config, link)
         look = WALL.now() - self._looked > LOOK_S
         self._looked = WALL.now() if look else self._looked
         for name, site in self.config.sites.items():
@@ -70,13 +73,13 @@ class Door:
     @property
     def is_open(self) -> bool:
         """Whether all of it is online, or nothing is needed."""
-        return (bool(self.keepers) or not self._needed) and all(
+        return (bool(self.keepers) or not self._is_needed) and all(
             keeper.state is NodeState.ONLINE for keeper in self.keepers.values()
         )
 
     def _open(self, site: str, relay: bool) -> None:
         address = self.config.gateway.address or socket.gethostname()
-        gateway = join(address, self._port("gateway"))
+        gateway = self._elsewhere.removeprefix("tcp:") or join(address, self._port("gateway"))
         if relay:
             listen = join(self.config.gateway.host, self._port(f"relay-{site}"))
             self._keep(f"relay-{site}", lambda: relay_job(site, self._state, listen, gateway))
@@ -123,8 +126,8 @@ class Door:
 
 def needs_gateway(config: FederationConfig, link: Link) -> bool:
     """Whether there are nodes beyond this machine, or on its network while the SuperLink is not."""
-    beside = link.path is not None and any(network_of(site, link) == "host" for site in config.sites.values())
-    return config.remote or beside
+    beside = link.private and any(network_of(site, link) == "host" for site in config.sites.values())
+    return not link.far and (config.remote or beside)
 
 
 def furnish(config: FederationConfig, state: StateDir, site: str, name: str) -> None:
@@ -136,16 +139,36 @@ def furnish(config: FederationConfig, state: StateDir, site: str, name: str) -> 
         It cannot be written; in one line.
     """
     folder = site_folder(config, site, state)
+    files = {"ca.pem": state.ca, f"keys/{name}": state.keys / name}
+    write_shared(folder, files, f"sites.{site}")
     try:
-        for part in ("keys", "nodes", "logs", "jobs"):
-            (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(folder / "ca.pem", state.ca.read_bytes(), 0o644)
-        write_private(folder / "keys" / name, (state.keys / name).read_bytes(), 0o600)
+        for part in ("nodes", "logs"):
+            (folder / part).mkdir(mode=0o700, exist_ok=True)
         (folder / "nodes" / DOWN).unlink(missing_ok=True)
         _lead_to(state.log(name), folder / "logs" / f"{name}.log")
     except OSError as error:
-        why = error.strerror or error
-        raise LaunchError(f"sites.{site}: shared folder {folder} cannot be written: {why}") from error
+        raise _unwritable(f"sites.{site}", folder, error) from error
+
+
+def write_shared(folder: Path, files: Mapping[str, Path], what: str) -> None:
+    """Copy files to a folder on the shared disk, for this user alone.
+
+    Raises
+    ------
+    LaunchError
+        It cannot be written; in one line that begins with ``what``.
+    """
+    try:
+        for name, source in files.items():
+            target = folder / name
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(target, source.read_bytes(), 0o600)
+    except OSError as error:
+        raise _unwritable(what, folder, error) from error
+
+
+def _unwritable(what: str, folder: Path, error: OSError) -> LaunchError:
+    return LaunchError(f"{what}: shared folder {folder} cannot be written: {error.strerror or error}")
 
 
 def _lead_to(log: Path, where: Path) -> None:

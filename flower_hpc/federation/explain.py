@@ -63,6 +63,8 @@ def _path(loc: tuple[str | int, ...]) -> tuple[list[str], type[BaseModel] | None
     parts = [str(part) for part in loc if part != "[key]"]
     if len(parts) > 2 and parts[0] == "sites" and parts[2] in KINDS:
         return [*parts[:2], *parts[3:]], KINDS[parts[2]]
+    if len(parts) > 1 and parts[0] == "superlink" and parts[1] in KINDS:
+        return ["superlink", *parts[2:]], None
     return parts, None
 
 

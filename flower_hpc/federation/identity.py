@@ -42,6 +42,24 @@ def ensure_tls(state: StateDir, host: str) -> None:
         raise FederationError(f"a certificate or key in {state.path} is damaged: {error}") from error
 
 
+def ensure_owner(state: StateDir) -> None:
+    """A certificate that shows whoever holds it to be the federation's owner: ``owner.pem``, ``owner.key``.
+
+    Raises
+    ------
+    FederationError
+        The CA is damaged.
+    """
+    cert, key = state.path / "owner.pem", state.path / "owner.key"
+    now = datetime.datetime.now(datetime.UTC)
+    try:
+        if key.exists() and cert.exists() and _lasts(x509.load_pem_x509_certificate(cert.read_bytes()), now):
+            return
+        _issue(state, "owner", ExtendedKeyUsageOID.CLIENT_AUTH, [x509.DNSName("owner")], cert, key, now)
+    except ValueError as error:
+        raise FederationError(f"a certificate or key in {state.path} is damaged: {error}") from error
+
+
 def ensure_node_key(keys: Path, name: str) -> Path:
     """The private key of a node (ECDSA P-384, OpenSSH, as Flower wants it), made once; ``.pub`` beside it."""
     path, public = keys / name, keys / f"{name}.pub"
@@ -70,26 +88,39 @@ def _make_ca(state: StateDir, now: datetime.datetime) -> None:
 
 
 def _make_server(state: StateDir, host: str, now: datetime.datetime) -> None:
+    addresses = sorted({"127.0.0.1", "::1", host})
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    usage = ExtendedKeyUsageOID.SERVER_AUTH
+    _issue(state, "SuperLink", usage, names, state.server_cert, state.server_key, now)
+
+
+def _issue(
+    state: StateDir,
+    common: str,
+    usage: x509.ObjectIdentifier,
+    names: list[x509.GeneralName],
+    cert_path: Path,
+    key_path: Path,
+    now: datetime.datetime,
+) -> None:
     ca = x509.load_pem_x509_certificate(state.ca.read_bytes())
     ca_key = serialization.load_pem_private_key(state.ca_key.read_bytes(), None)
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{state.ca_key} is not an elliptic curve key")
     key = ec.generate_private_key(ec.SECP256R1())
-    addresses = sorted({"127.0.0.1", "::1", host})
-    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
-    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
     issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     cert = (
-        _builder(_name("SuperLink"), ca.subject, key.public_key(), now, SERVER_DAYS)
+        _builder(_name(common), ca.subject, key.public_key(), now, SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(issuer_id, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    write_private(state.server_key, _pem(key), 0o600)
-    write_private(state.server_cert, cert.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_private(key_path, _pem(key), 0o600)
+    write_private(cert_path, cert.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _serves(path: Path, host: str, now: datetime.datetime) -> bool:
@@ -97,8 +128,11 @@ def _serves(path: Path, host: str, now: datetime.datetime) -> bool:
         return False
     cert = x509.load_pem_x509_certificate(path.read_bytes())
     names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    fits = ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
-    return fits and cert.not_valid_after_utc > now + datetime.timedelta(days=RENEW_DAYS)
+    return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress) and _lasts(cert, now)
+
+
+def _lasts(cert: x509.Certificate, now: datetime.datetime) -> bool:
+    return cert.not_valid_after_utc > now + datetime.timedelta(days=RENEW_DAYS)
 
 
 def _builder(

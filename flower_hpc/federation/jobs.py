@@ -66,7 +66,7 @@ def plan_nodes(
         folder = site_folder(config, site_name, state) if isinstance(site, SlurmSite) else None
         batch = site.batch(folder / "jobs") if isinstance(site, SlurmSite) and folder else None
         network = network_of(site, link)
-        near = gateway if network == "host" and link.path is not None else link.endpoint
+        near = gateway if link.far or (network == "host" and link.private) else link.endpoint
         for name in names_of({site_name: counts.get(site_name, 0)}):
             ours: dict[str, Scalar] = {
                 NODE_NAME: name,
@@ -99,7 +99,7 @@ def network_of(site: Site, link: Link) -> str:
         return site.network
     if isinstance(site, SlurmSite) and not site.remote:
         return "host"  # its apps call sbatch
-    return "private" if site.remote or link.path is not None else "host"
+    return "private" if site.remote or link.private else "host"
 
 
 def site_folder(config: FederationConfig, site: str, state: StateDir) -> Path:
@@ -124,33 +124,6 @@ def job_name(config: FederationConfig, site: str, state: StateDir) -> str:
     return f"{config.name}-{site}-{digest}"
 
 
-def superlink_job(config: FederationConfig, state: StateDir, port: int, socket: Path | None) -> JobSpec:
-    """The SuperLink, on ``port``; its ServerApps inherit folder and environment.
-
-    With ``socket`` it lives in a network of its own, and that UNIX socket leads to it.
-    """
-    command = ["flower-superlink", "--host", config.superlink.host, "--port", str(port)]
-    command += ["--database", str(state.database)]
-    command += ["--isolation", "subprocess", "--disable-runtime-dependency-installation"]
-    if config.tls:
-        command += ["--ssl-ca-certfile", str(state.ca), "--ssl-certfile", str(state.server_cert)]
-        command += ["--ssl-keyfile", str(state.server_key), "--enable-supernode-auth"]
-    else:
-        command += ["--insecure"]
-    if socket is not None:
-        inside = join(config.superlink.host, port)
-        command = [*ENCLOSED, "--in", f"unix:{socket}={inside}", "--", *command]
-    return JobSpec(
-        name="superlink",
-        command=tuple(command),
-        cwd=state.path / "superlink",
-        log=state.log("superlink"),
-        env=_env(state, state.path / "superlink"),
-        stop_signal=signal.SIGTERM,
-        fingerprint=" ".join(command),
-    )
-
-
 def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
     """A SuperNode, whose own Runtime API listens on a free port of the loopback."""
     base = state.path if plan.here or plan.folder is None else plan.folder
@@ -171,7 +144,7 @@ def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
         private = [] if plan.here else ["--or-host"]
         network = private if plan.network == "private" else ["--host"]
         command = [*ENCLOSED, *network, "--out", f"{link}={plan.link or DOOR}", "--", *command]
-    ours = _env(state, folder) if plan.here else _remote_env()
+    ours = environment(state, folder) if plan.here else remote_environment()
     return JobSpec(
         name=plan.name,
         command=tuple(command),
@@ -203,7 +176,7 @@ def _service(name: str, command: list[str], state: StateDir) -> JobSpec:
         command=tuple(command),
         cwd=state.path,
         log=state.log(name),
-        env=_env(state, state.flwr),
+        env=environment(state, state.flwr),
         stop_signal=signal.SIGTERM,
         fingerprint=" ".join(command),
     )
@@ -218,7 +191,7 @@ def registration_job(names: list[str], connection: str, state: StateDir, link: L
         command=tuple(command),
         cwd=state.path,
         log=state.log("registration"),
-        env=_env(state, state.flwr),
+        env=environment(state, state.flwr),
         stop_signal=signal.SIGTERM,
     )
 
@@ -239,7 +212,8 @@ def connection_toml(config: FederationConfig, state: StateDir, address: str) -> 
     return "\n".join(lines) + "\n"
 
 
-def _env(state: StateDir, flwr_home: Path) -> dict[str, str]:
+def environment(state: StateDir, flwr_home: Path) -> dict[str, str]:
+    """Of every process of this machine."""
     # the loopback is never behind a proxy, whatever the site's environment says of others
     direct = ",".join(
         filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,::1"))
@@ -256,7 +230,8 @@ def _env(state: StateDir, flwr_home: Path) -> dict[str, str]:
     }
 
 
-def _remote_env() -> dict[str, str]:
+def remote_environment() -> dict[str, str]:
+    """Of every job of a batch system."""
     direct = "127.0.0.1,::1,localhost"
     poll = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": POLL_S, "PYTHONUNBUFFERED": "1"}
     return {**QUIET, **poll, "NO_PROXY": direct, "no_proxy": direct}

@@ -77,6 +77,12 @@ class Keeper:
         """True where nothing of it runs, and it will not start by itself."""
         return self.state is NodeState.STOPPED
 
+    @property
+    def reason(self) -> str:
+        """What the scheduler says of the job now, and why the one before it ended."""
+        now = self.status.reason if self.job is not None else ""
+        return "; before: ".join(filter(None, (now, self.last_words)))
+
     def start(self) -> None:
         """Have it run; no effect where it does, or will."""
         if self.state is NodeState.STOPPING:

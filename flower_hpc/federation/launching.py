@@ -2,14 +2,17 @@
 
 import logging
 import os
+from pathlib import Path
 
 from ..errors import LaunchError
 from ..launchers import Launcher, LocalLauncher, SlurmLauncher
 from ..launchers.slurm_queue import run
-from .config import FederationConfig
+from .config import FederationConfig, SlurmSuperLink
 from .jobs import job_name, site_folder
 from .sites import SlurmSite
 from .state import StateDir
+from .superlink import SuperLink
+from .superlink_far import FarSuperLink
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,20 @@ class Launchers:
             self._batch[name] = known
         known.options, known.poll_s = options, site.poll_s
         return known
+
+    def superlink(self, config: FederationConfig) -> SuperLink | FarSuperLink:
+        """What keeps the SuperLink."""
+        site = config.superlink
+        if not isinstance(site, SlurmSuperLink):
+            return SuperLink(config, self._state, self.here)
+        folder = Path(site.shared) / config.name / "superlink" if site.shared else self._state.path / "link"
+        name = job_name(config, "superlink", self._state)
+        memory = self._state.jobs / "superlink-job.json"
+        launcher = SlurmLauncher(
+            site.batch(folder / "jobs"), job_name=name, memory=memory, poll_s=site.poll_s
+        )
+        self._batch["superlink"] = launcher
+        return FarSuperLink(config, self._state, launcher, folder)
 
     def batch(self) -> dict[str, SlurmLauncher]:
         """Those of batch systems, by site."""

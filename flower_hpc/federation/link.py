@@ -30,12 +30,18 @@ class Link:
     host, port : str, int
         Where it listens, in its own network.
     path : Path, optional
-        The UNIX socket that leads there; None where it is on this host's network.
+        The UNIX socket that leads there; None where it is on this host's network, or far away.
+    far : str
+        ``tls:HOST:PORT`` where it is on another host, which lets in who has the federation's own certificate.
+    folder : Path, optional
+        With that certificate: ``ca.pem``, ``owner.pem`` and ``owner.key``.
     """
 
     host: str
     port: int
     path: Path | None = None
+    far: str = ""
+    folder: Path | None = None
 
     @property
     def address(self) -> str:
@@ -45,13 +51,25 @@ class Link:
     @property
     def endpoint(self) -> str:
         """The same in the words of forwards."""
+        if self.far:
+            return self.far
         return f"tcp:{self.address}" if self.path is None else f"unix:{self.path}"
+
+    @property
+    def private(self) -> bool:
+        """Whether it is in a network of its own."""
+        return bool(self.far) or self.path is not None
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """``command``, so started that it reaches the SuperLink at :attr:`address`."""
-        if self.path is None:
+        if not self.private:
             return list(command)
-        return [*ENCLOSED, "--out", f"{self.address}={self.endpoint}", "--", *command]
+        proof: list[str] = []
+        if self.far and self.folder is not None:
+            files = {"--ca": "ca.pem", "--cert": "owner.pem", "--key": "owner.key"}
+            proof = [word for key, name in files.items() for word in (key, str(self.folder / name))]
+            proof += ["--tls-name", "localhost"]
+        return [*ENCLOSED, *proof, "--out", f"{self.address}={self.endpoint}", "--", *command]
 
     def answers(self, ca: Path | None) -> bool:
         """Whether it does: by a handshake under our own CA, since a stranger may have taken the port."""
@@ -78,16 +96,17 @@ class Link:
 
     def write(self, state: StateDir) -> None:
         """Note it for the commands."""
-        path = None if self.path is None else str(self.path)
-        write_json(state.link, {"host": self.host, "port": self.port, "socket": path})
+        path, folder = (None if one is None else str(one) for one in (self.path, self.folder))
+        noted = {"host": self.host, "port": self.port, "socket": path, "far": self.far, "folder": folder}
+        write_json(state.link, noted)
 
     @classmethod
     def read(cls, state: StateDir) -> "Link | None":
         """What was noted; None where nothing was, or where it is damaged."""
         try:
             data = read_json(state.link)
-            path = data["socket"]
-            return cls(str(data["host"]), int(data["port"]), None if path is None else Path(path))
+            path, folder = (None if data[key] is None else Path(data[key]) for key in ("socket", "folder"))
+            return cls(str(data["host"]), int(data["port"]), path, str(data["far"]), folder)
         except (FederationError, KeyError, TypeError, ValueError):
             return None
 
@@ -95,6 +114,9 @@ class Link:
 def why_refused(config: FederationConfig) -> str | None:
     """Why the SuperLink may not live on this host as the file says; None where it may."""
     reason = can_enclose()
+    if config.link_elsewhere:
+        words = "superlink.launcher: got 'slurm', must be local here: no private network can be had for what"
+        return None if reason is None else f"{words} leads to it ({reason})"
     if config.security.network == "private" and reason is not None:
         return f"security.network: got 'private', must be host or auto here: {reason}"
     on_host = not wants_private(config)

@@ -86,13 +86,6 @@ class Node:
             since=keeper.since,
             job=job.job if runs else "",
             where=job.where if runs else "",
-            reason="" if state is NodeState.ONLINE else self._reason() or why,
+            reason="" if state is NodeState.ONLINE else keeper.reason or why,
             starts_at=job.starts_at if state is NodeState.QUEUED else None,
         )
-
-    def _reason(self) -> str:
-        now = self.keeper.status.reason if self.keeper.job is not None else ""
-        before = (
-            f"before: {self.keeper.last_words}" if now and self.keeper.last_words else self.keeper.last_words
-        )
-        return "; ".join(filter(None, (now, before)))

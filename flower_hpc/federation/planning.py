@@ -6,12 +6,13 @@ from ..errors import ConfigError
 from . import leftovers
 from .config import FederationConfig
 from .door import needs_gateway
-from .jobs import gateway_job, plan_nodes, superlink_job, supernode_job
+from .jobs import gateway_job, plan_nodes, supernode_job
 from .launching import Launchers
 from .link import Link, socket_path, wants_private, why_refused
 from .roster import Roster, roster_for
 from .state import StateDir
 from .superlink import check_port
+from .superlink_jobs import superlink_job
 
 
 def plan(config: FederationConfig, state: StateDir) -> list[dict[str, str]]:
@@ -26,7 +27,12 @@ def plan(config: FederationConfig, state: StateDir) -> list[dict[str, str]]:
     private = wants_private(config)
     link = Link(config.superlink.host, config.superlink.port or 0, socket_path(state) if private else None)
     launchers = Launchers(state)
-    steps = [(superlink_job(config, state, link.port, link.path), launchers.here)]
+    keeper = launchers.superlink(config).keeper if config.link_elsewhere else None
+    if keeper is not None:
+        link = Link(link.host, link.port, far="tls:FOUND:0")
+        steps = [(keeper.make_spec(), keeper.launcher)]
+    else:
+        steps = [(superlink_job(config, state, link.port, link.path), launchers.here)]
     port = config.gateway.port or 0
     if needs_gateway(config, link):
         steps.append((gateway_job(config, state, port, link.endpoint), launchers.here))

@@ -28,6 +28,8 @@ class Roster(BaseModel):
 
     partitions: int
     members: Mapping[str, Member] = {}
+    told: str | None = None
+    """The SuperLink's job that the registrations were made with, where it is a job."""
 
     def admit(self, names: Iterable[str]) -> "Roster":
         """Give each new name the first free partition; ConfigError where there are too few."""
@@ -47,6 +49,10 @@ class Roster(BaseModel):
         update = {"node_id": node_id, "registered": registered}
         changed = self.members[name].model_copy(update=update)
         return self.model_copy(update={"members": dict(self.members) | {name: changed}})
+
+    def tell(self, job: str | None) -> "Roster":
+        """Note with which SuperLink's job registrations are made from now on."""
+        return self.model_copy(update={"told": job})
 
     def forget_ids(self) -> "Roster":
         """Keep names and partitions; the SuperLink's memory is gone."""

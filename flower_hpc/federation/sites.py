@@ -171,10 +171,10 @@ class Site(Strict):
         return False
 
 
-class SlurmSite(Site):
-    """Nodes that are jobs of a Slurm cluster; see the module's text."""
+class SlurmBatch(Strict):
+    """What is asked of sbatch, for nodes and for a SuperLink; see the module's text."""
 
-    launcher: Literal["slurm"]  # type: ignore[assignment]
+    launcher: Literal["slurm"]
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
@@ -189,8 +189,6 @@ class SlurmSite(Site):
     options: Options = {}
     python: Word | None = None
     shared: str | None = None
-    mode: Literal["pilot", "on-demand"] = "pilot"
-    relay: bool = False
     poll_s: float = Field(default=10.0, ge=0.5, le=3600, strict=False)
     lead_s: int = Field(default=120, ge=0, le=86400)
 
@@ -208,11 +206,6 @@ class SlurmSite(Site):
             raise ValueError(str(error).partition(" must be ")[2].partition(", got")[0]) from None
         return value
 
-    @property
-    def remote(self) -> bool:
-        """Whether its nodes run beyond this machine."""
-        return self.mode == "pilot"
-
     def batch(self, folder: Path) -> SlurmOptions:
         """What the launcher is told; job files lie in ``folder``."""
         names = "partition account qos constraint reservation cpus mem gpus container lead_s"
@@ -228,13 +221,26 @@ class SlurmSite(Site):
         )
 
 
+class SlurmSite(SlurmBatch, Site):
+    """Nodes that are jobs of a Slurm cluster, or that have a job for each training message."""
+
+    launcher: Literal["slurm"]  # type: ignore[assignment]
+    mode: Literal["pilot", "on-demand"] = "pilot"
+    relay: bool = False
+
+    @property
+    def remote(self) -> bool:
+        """Whether its nodes run beyond this machine."""
+        return self.mode == "pilot"
+
+
 KINDS: dict[str, type[Site]] = {"local": Site, "slurm": SlurmSite}
 
 
 def kind_of(value: Any) -> str:
     """The tag by which a site's fields are chosen."""
-    if isinstance(value, Site):
-        return value.launcher
+    if isinstance(value, Strict):
+        return str(getattr(value, "launcher", "?"))
     kind = value.get("launcher", "local") if isinstance(value, Mapping) else "local"
     return kind if isinstance(kind, str) else "?"
 

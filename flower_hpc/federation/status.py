@@ -68,6 +68,9 @@ class SuperLinkStatus(_Model):
     restarts: int = 0
     address: str
     since: float
+    job: str = ""
+    where: str = ""
+    reason: str = ""
 
 
 class Status(_Model):
@@ -92,10 +95,11 @@ class Status(_Model):
 
     @property
     def only_queued(self) -> bool:
-        """Whether every node is online or waits in a batch system's queue, and the SuperLink is online."""
+        """Whether all that is not online waits in a batch system's queue."""
         states = {node.state for node in self.nodes}
-        up = self.superlink is not None and self.superlink.state is NodeState.ONLINE
-        return up and len(self.nodes) == self.wanted and states <= {NodeState.ONLINE, NodeState.QUEUED}
+        link = None if self.superlink is None else self.superlink.state
+        waits = link is NodeState.ONLINE and states <= {NodeState.ONLINE, NodeState.QUEUED}
+        return link is NodeState.QUEUED or (waits and len(self.nodes) == self.wanted)
 
     @property
     def has_failed(self) -> bool:

@@ -4,10 +4,11 @@ from ..errors import ConfigError
 from ..launchers import JobSpec, Launcher
 from ..launchers.ports import free_port, why_not
 from .config import FederationConfig
-from .jobs import connection_toml, superlink_job
+from .jobs import connection_toml
 from .keeper import Keeper
 from .link import Link, make_private, socket_path, wants_private
 from .state import StateDir
+from .superlink_jobs import superlink_job
 
 
 class SuperLink:
@@ -20,8 +21,10 @@ class SuperLink:
         self._config, self._state = config, state
         host, old = config.superlink.host, Link.read(state)
         # the port of before, which a SuperLink that outlived its controller still has
-        port = config.superlink.port or (old.port if old is not None else free_port(host))
+        port = config.superlink.port or (old.port if old is not None and not old.far else free_port(host))
         self.link = Link(host, port, socket_path(state) if wants_private(config) else None)
+        self.gateway = ""
+        """The endpoint of a gateway beside it; empty where the controller keeps one."""
         self.keeper = Keeper("superlink", launcher, self._spec, self._answers, prepare=self._prepare)
 
     @property
@@ -43,15 +46,19 @@ class SuperLink:
 
     def _note(self) -> None:
         self.link.write(self._state)
-        text = connection_toml(self._config, self._state, self.address)
-        part = self._state.flwr / "config.toml.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(self._state.flwr / "config.toml")
+        tell_flwr(self._config, self._state, self.address)
 
     def _answers(self, job: str) -> bool:
         if not self.link.answers(self._state.ca if self._config.tls else None):
             return False
         return self._config.tls or "Uvicorn running on" in self.keeper.launcher.logs(job)
+
+
+def tell_flwr(config: FederationConfig, state: StateDir, address: str) -> None:
+    """Write the connection that Flower's own commands use."""
+    part = state.flwr / "config.toml.part"
+    part.write_text(connection_toml(config, state, address), encoding="utf-8")
+    part.replace(state.flwr / "config.toml")
 
 
 def check_port(config: FederationConfig) -> None:

@@ -59,7 +59,9 @@ def complaint(state: StateDir, what: str, status: Status | None) -> str:
     if status is None:
         return f"{start}: controller said: {last_line(tail(state, 'controller'))}"
     if status.superlink is None or status.superlink.state is not NodeState.ONLINE:
-        return f"{start}: the SuperLink is not online; it said: {last_line(tail(state, 'superlink'))}"
+        told = status.superlink.reason if status.superlink is not None else ""
+        said = told or f"it said: {last_line(tail(state, 'superlink'))}"
+        return f"{start}: the SuperLink is not online; {said}"
     bad = [node for node in status.nodes if node.state is not NodeState.ONLINE]
     if not bad:
         return start
