@@ -125,7 +125,7 @@ def test_nodes_that_the_scheduler_takes_come_back_and_the_run_ends_well(slurm, l
     federation = lab(STORM)
     federation("up")
     before = {node["name"]: node for node in federation.status()["nodes"]}
-    run = federation.start("run", "benchmark", "-c", "num-rounds=60", "--name", "storm", "--json")
+    run = federation.start("run", "benchmark", "-c", "num-rounds=25", "--name", "storm", "--json")
     events = federation.home / "runs/storm/events.jsonl"
     until(lambda: events.exists() and len(rounds_begun(events)) >= 4)
 
@@ -174,7 +174,7 @@ def test_nodes_that_the_scheduler_takes_come_back_and_the_run_ends_well(slurm, l
     assert left & jobs  # taken over, not started anew
     assert run.wait(400) == 0, (federation.folder / "run.log").read_text()
     told = federation.events("storm")
-    assert [e["round"] for e in told if e["event"] == "round_finished"] == list(range(1, 61))
+    assert [e["round"] for e in told if e["event"] == "round_finished"] == list(range(1, 26))
     assert any(e["event"] == "node_lost" and "preempted" in e["reason"] for e in told)
     federation("down")
     assert not in_queue(slurm)
