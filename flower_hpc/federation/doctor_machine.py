@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, LaunchError
 from ..launchers.ports import why_not
-from ..launchers.probe import versions, where
+from ..launchers.probe import readable, versions, where
 from ..network.namespace import can_enclose
 from .config import FederationConfig
 from .finding import Finding, ok, problem, warning
@@ -130,11 +130,11 @@ def state_folder(home: Path) -> Finding:
     found, kind = at.stat(), filesystem(home)
     words = f"{home}{f' on {kind}' if kind else ''}"
     mend = f"set {HOME_ENV} to a folder of yours on a disk of this machine"
-    if home.exists() and found.st_uid not in (os.getuid(), 0):
+    if at == home and found.st_uid not in (os.getuid(), 0):
         return problem("state folder", f"{words} belongs to another user", mend)
     if not at.is_dir() or not os.access(at, os.W_OK | os.X_OK):
         return problem("state folder", f"{words} cannot be written", mend)
-    if home.exists() and found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+    if at == home and found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
         return warning("state folder", f"{words} can be changed by other users", f"chmod go-w {home}")
     if is_network(kind):
         return warning("state folder", f"{words}: its database (SQLite) wants a local disk", mend)
@@ -180,7 +180,7 @@ def data_folder(site: Site) -> Finding:
     """The data of a site whose nodes run here."""
     if site.data_dir is None:
         return ok("data", "no data_dir is asked for")
-    if os.access(site.data_dir, os.R_OK | os.X_OK) and Path(site.data_dir).is_dir():
+    if readable(site.data_dir):
         return ok("data", site.data_dir)
     mend = "data_dir: a folder that exists here and that you may read"
     return problem("data", f"{site.data_dir} is no such folder", mend)

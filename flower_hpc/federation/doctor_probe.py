@@ -82,8 +82,7 @@ def follow(queue: SlurmQueue, job: str, report: Path, *, timeout_s: float, tell:
         looked = WALL.wall()
         with suppress(LaunchError):  # what is not known now may be known at the next look
             status = replace(queue.poll([job])[job], job=job)
-        if status.state is JobState.PENDING:
-            after = looked
+            after = looked if status.state is JobState.PENDING else after
         waited = WALL.now() - began
         tell(f"probe job {job} is {status.state}{status.reason and f': {status.reason}'}, {waited:.0f} s")
         read = read_report(report)

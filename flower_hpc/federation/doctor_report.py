@@ -151,7 +151,9 @@ def data(there: bool, folder: str) -> Finding:
     if there:
         return ok("data there", folder)
     return problem(
-        "data there", f"{folder} is no folder there", "data_dir: a folder that the compute nodes have"
+        "data there",
+        f"{folder} is no folder there that can be read",
+        "data_dir: one that the compute nodes have",
     )
 
 

@@ -1,5 +1,6 @@
 """Folders as the doctor sees them: on which file system, and borrowed for a while."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,8 +37,9 @@ def is_local(kind: str) -> bool:
 
 
 def nearest(path: Path) -> Path:
-    """The folder itself, or the first above it that is there."""
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+    """The folder itself, or the first above it that is seen."""
+    # os.path: a folder that may not be entered is no error
+    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Probe:
             "way": None if self.way is None else dial(self.way),
             "network": private_network(),
             "scratch": scratch(),
-            "data_dir": self.data_dir is None or Path(self.data_dir).is_dir(),
+            "data_dir": self.data_dir is None or readable(self.data_dir),
         }
         text = json.dumps(seen | {"clock": WALL.wall()})
         part = self.report.with_name(f"{self.report.name}.part")
@@ -91,6 +91,11 @@ def versions() -> dict[str, str | None]:
 def where(program: str) -> str | None:
     """Where a SuperNode would find a program of Flower's."""
     return shutil.which(program, path=with_programs(os.environ)["PATH"])
+
+
+def readable(folder: str) -> bool:
+    """Whether a folder is there and may be read."""
+    return os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)
 
 
 def gpus(environment: Mapping[str, str]) -> dict[str, int | None]:
