@@ -153,7 +153,7 @@ def data(there: bool, folder: str) -> Finding:
     return problem(
         "data there",
         f"{folder} is no folder there that can be read",
-        "data_dir: one that the compute nodes have",
+        "data_dir: a folder that the compute nodes have",
     )
 
 
