@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from ..errors import FlowerHpcError
 from .demo import demo
+from .doctor import doctor
 from .down import down
 from .flwr import flwr
 from .gateway import gateway
@@ -30,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, up, status, run, strategies, logs, scale, down, flwr, gateway, relay):
+for _command in (demo, doctor, up, status, run, strategies, logs, scale, down, flwr, gateway, relay):
     app.command()(_command)
 
 

@@ -1,7 +1,7 @@
 """The thin call: pilots to sbatch through submitit, and the files that this leaves."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 KEPT_LOGS = 20
 
 
-def submit(options: SlurmOptions, job_name: str, pilots: Sequence[Pilot]) -> list[str]:
-    """Slurm's ids of the jobs, in order; several pilots become one job array.
+def submit(options: SlurmOptions, job_name: str, pilots: Sequence[Callable[[], str]]) -> list[str]:
+    """Slurm's ids of the jobs, in order; several pilots, or whatever else is called there, become one array.
 
     Raises
     ------
@@ -56,11 +56,16 @@ def executor_for(options: SlurmOptions, job_name: str, count: int = 1) -> "submi
 
 def script(options: SlurmOptions, job_name: str, pilot: Pilot) -> str:
     """The sbatch file that :func:`submit` would send, with the SuperNode's command as a comment."""
+    return f"{batch_file(options, job_name)}\n# which runs: {' '.join(pilot.spec.command)}"
+
+
+def batch_file(options: SlurmOptions, job_name: str) -> str:
+    """The sbatch file of a job with a site's options, whatever it runs."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = f"{python_command(options)} -u -m submitit.core._submit {options.folder}"
     text: str = _make_sbatch_string(command=command, folder=options.folder, **parameters(options, job_name))
-    return f"{text.rstrip()}\n# which runs: {' '.join(pilot.spec.command)}"
+    return text.rstrip()
 
 
 def files_of(folder: Path, job: str) -> list[Path]:
