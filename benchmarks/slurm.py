@@ -70,7 +70,7 @@ def start(folder: Path, nodes: int) -> None:
             lab.down()
     print(f"{nodes} nodes on {len(hosts)} hosts ({', '.join(f'{k}: {v}' for k, v in sorted(hosts.items()))})")
     print(
-        f"from up to online: {times[nodes]:.1f} s, {times[1]:.1f} s for one: {times[nodes] / times[1]:.1f} times"
+        f"from up to online: {times[nodes]:.1f} s, {times[1]:.1f} s for one: {times[nodes] / times[1]:.1f}x"
     )
     print(f"restarts (a port clash would be one): {restarts}")
     print(
@@ -100,9 +100,7 @@ def killed(folder: Path) -> None:
         lab.down()
     by_scheduler = told["time"] - wall
     print(f"a killed step is told through the scheduler after {by_scheduler:.1f} s ({told['reason']!r}),")
-    print(
-        f"the SuperLink has noticed by heartbeat after {noticed:.1f} s: {noticed / by_scheduler:.0f} times as long"
-    )
+    print(f"the SuperLink has noticed by heartbeat after {noticed:.1f} s: {noticed / by_scheduler:.0f}x")
 
 
 class GpuSeconds(threading.Thread):

@@ -1,8 +1,9 @@
 """From a federation.yaml to a running federation, and back to nothing."""
 
-from .config import FederationConfig, GatewayConfig, Security, SuperLinkConfig
+from .config import FederationConfig, GatewayConfig, Security
 from .federation import Federation
-from .sites import Site, SlurmSite
+from .link_config import SlurmSuperLink, SuperLinkConfig
+from .sites import PsijSite, Site, SlurmSite
 from .status import NodeState, NodeStatus, State, Status, SuperLinkStatus
 
 __all__ = [
@@ -11,9 +12,11 @@ __all__ = [
     "GatewayConfig",
     "NodeState",
     "NodeStatus",
+    "PsijSite",
     "Security",
     "Site",
     "SlurmSite",
+    "SlurmSuperLink",
     "State",
     "Status",
     "SuperLinkConfig",

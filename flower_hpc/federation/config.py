@@ -21,53 +21,16 @@
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
 from .explain import explain
-from .sites import AnySite, Name, SlurmBatch, SlurmSite, Strict, kind_of
+from .fields import Name, Strict
+from .link_config import AnySuperLink, SlurmSuperLink, SuperLinkConfig
+from .sites import AnySite, SlurmSite
 from .yamlfile import read_yaml
-
-
-class SuperLinkConfig(Strict):
-    """Where the SuperLink listens: a loopback address, and a port (default: a free one is found)."""
-
-    launcher: Literal["local"] = "local"
-    host: str = "127.0.0.1"
-    port: int | None = Field(default=None, ge=1, le=65535)
-
-    @field_validator("host")
-    @classmethod
-    def _loopback(cls, host: str) -> str:
-        # whoever reaches the SuperLink's port can submit runs, that is, execute code as its user
-        try:
-            loopback = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            raise ValueError("a loopback address, such as 127.0.0.1 or ::1")
-        return host
-
-
-class SlurmSuperLink(SlurmBatch):
-    """A SuperLink that is a Slurm job, with the fields of a Slurm site; the state folder must be shared."""
-
-    @property
-    def host(self) -> str:
-        """Where it listens, in a network of its own."""
-        return "127.0.0.1"
-
-    @property
-    def port(self) -> None:
-        """One is found where it starts."""
-        return
-
-
-AnySuperLink = Annotated[
-    Annotated[SuperLinkConfig, Tag("local")] | Annotated[SlurmSuperLink, Tag("slurm")], Discriminator(kind_of)
-]
 
 
 class GatewayConfig(Strict):

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from .sites import KINDS
+from .link_config import KINDS as SUPERLINKS
+from .sites import KINDS as SITES
 
 ALLOWED = {
     "name": "a string",
@@ -15,7 +16,7 @@ ALLOWED = {
     "partitions": "an integer >= 1",
     "host": "a string",
     "port": "an integer from 1 to 65535, or null",
-    "launcher": f"one of: {', '.join(KINDS)}",
+    "launcher": f"one of: {', '.join(SITES)}",
     "gateway": "a mapping",
     "shared_host": "one of: refuse, accept",
     "cpus": "an integer from 1 to 4096",
@@ -34,10 +35,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first mistake of ``error`` in words; a misspelt field before the one that is missing for it."""
     mistakes = error.errors(include_url=False)
     first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
-    path, sites = _path(first["loc"])
+    path, start, rest = _path([str(part) for part in first["loc"] if part != "[key]"], model)
     where, kind = ".".join(path), first["type"]
     if kind == "extra_forbidden":
-        known = ", ".join(sites.model_fields if sites and len(path) == 3 else _fields(model, path[:-1]))
+        known = ", ".join(_fields(start, rest[:-1]))
         return f"{where}: unknown field, must be one of: {known}"
     if kind == "missing":
         return f"{where}: is missing, must be {ALLOWED.get(path[-1], 'given')}"
@@ -58,14 +59,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{where}: got {got}, must be {allowed}" if where else f"got {got}, must be {allowed}"
 
 
-def _path(loc: tuple[str | int, ...]) -> tuple[list[str], type[BaseModel] | None]:
-    """The path as the file has it, and the kind of site that it leads into, which is pydantic's tag."""
-    parts = [str(part) for part in loc if part != "[key]"]
-    if len(parts) > 2 and parts[0] == "sites" and parts[2] in KINDS:
-        return [*parts[:2], *parts[3:]], KINDS[parts[2]]
-    if len(parts) > 1 and parts[0] == "superlink" and parts[1] in KINDS:
-        return ["superlink", *parts[2:]], None
-    return parts, None
+def _path(parts: list[str], model: type[BaseModel]) -> tuple[list[str], type[BaseModel], list[str]]:
+    """The path as the file has it; the model that its last part starts from; that part.
+
+    Where a launcher decides about the fields, pydantic names it in the path.
+    """
+    if len(parts) > 2 and parts[0] == "sites" and parts[2] in SITES:
+        return [*parts[:2], *parts[3:]], SITES[parts[2]], parts[3:]
+    if len(parts) > 1 and parts[0] == "superlink" and parts[1] in SUPERLINKS:
+        return ["superlink", *parts[2:]], SUPERLINKS[parts[1]], parts[2:]
+    return parts, model, parts
 
 
 def _short(value: Any) -> str:

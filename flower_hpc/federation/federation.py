@@ -8,17 +8,16 @@ from typing import Any
 
 from ..errors import ConfigError, FederationError
 from ..launchers.supernode_log import last_line
-from . import leftovers
 from .config import FederationConfig
 from .desired import Desired, Saved
+from .fields import Scalar
 from .planning import check, plan, warnings
 from .roster import Roster, names_of, roster_for
-from .sites import Scalar
 from .starting import converge, launch, let_it_stop, request, revive, start
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir, home
-from .status import NodeState, NodeStatus, State, Status
+from .status import State, Status
 from .stopping import forget, stop
-from .waiting import Progress, reported, tail, wait_until_ready
+from .waiting import Progress, reported, tail, unattended, wait_until_ready
 from .which import DEFAULT_FILE, config_of, the_one_that_is_up
 
 
@@ -143,22 +142,7 @@ class Federation:
         """How it is now, whichever shell brought it up."""
         if self.is_up():
             return reported(self._state) or Status(name=self.name, state=State.STARTING)
-        state = State.ORPHANED if leftovers.find(self._state) else State.DOWN
-        roster = Roster.read(self._state.roster)
-        members = roster.members if roster is not None else {}
-        nodes = tuple(
-            NodeStatus(
-                name=node,
-                site=node.rpartition("-")[0],
-                state=NodeState.STOPPED,
-                node_id=members[node].node_id,
-                partition=members[node].partition,
-                since=self._state.roster.stat().st_mtime,
-            )
-            for node in names_of(self.config.counts)
-            if node in members
-        )
-        return Status(name=self.name, state=state, nodes=nodes)
+        return unattended(self._state, self.config)
 
     def log_path(self, node: str) -> Path:
         """The log of a node, of ``superlink`` (ServerApps write there too) or of ``controller``.

@@ -11,12 +11,14 @@ from pathlib import Path
 from ..launchers import JobSpec, SlurmOptions
 from ..launchers.filling import DOOR
 from ..launchers.ports import join
+from ..launchers.psij_job import PsijOptions
 from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, OFFLOAD_ENV, PARTITION_ID, STATE_ENV
 from .config import FederationConfig
+from .fields import DATA_DIR, Scalar
 from .flwr_cli import QUIET
 from .link import ENCLOSED, Link
 from .roster import Roster, names_of
-from .sites import DATA_DIR, Scalar, Site, SlurmSite
+from .sites import BATCH, Site, SlurmSite
 from .state import OWNER_ENV, StateDir
 
 POLL_S = "0.2"  # Flower's default of 1 s is a second of every message
@@ -39,7 +41,7 @@ class NodePlan:
     """The site's folder that its hosts share; None where there is none."""
     here: bool = True
     """Whether it is a process of this machine."""
-    batch: SlurmOptions | None = None
+    batch: SlurmOptions | PsijOptions | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -63,8 +65,8 @@ def plan_nodes(
     plans = {}
     here = sum(counts.get(name, 0) for name, site in config.sites.items() if not site.remote)
     for site_name, site in config.sites.items():
-        folder = site_folder(config, site_name, state) if isinstance(site, SlurmSite) else None
-        batch = site.batch(folder / "jobs") if isinstance(site, SlurmSite) and folder else None
+        folder = site_folder(config, site_name, state) if isinstance(site, BATCH) else None
+        batch = site.batch(folder / "jobs") if isinstance(site, BATCH) and folder else None
         network = network_of(site, link)
         near = gateway if link.far or (network == "host" and link.private) else link.endpoint
         for name in names_of({site_name: counts.get(site_name, 0)}):

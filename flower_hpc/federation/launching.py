@@ -6,11 +6,14 @@ from pathlib import Path
 
 from ..errors import LaunchError
 from ..launchers import Launcher, LocalLauncher, SlurmLauncher
+from ..launchers.piloted import Piloted
+from ..launchers.psij_job import PsijOptions
 from ..launchers.slurm_queue import run
-from .config import FederationConfig, SlurmSuperLink
+from .config import FederationConfig
 from .jobs import job_name, site_folder
-from .sites import SlurmSite
-from .state import StateDir
+from .link_config import SlurmSuperLink
+from .sites import PsijSite, SlurmSite
+from .state import PROCESSES, StateDir
 from .superlink import SuperLink
 from .superlink_far import FarSuperLink
 
@@ -21,13 +24,16 @@ class Launchers:
     """The launcher of each site, made when it is first asked for; ``here`` is that of this machine."""
 
     def __init__(self, state: StateDir) -> None:
-        self.here: Launcher = LocalLauncher(state.jobs / "processes.json")
+        self.here: Launcher = LocalLauncher(state.jobs / PROCESSES)
         self._state = state
         self._batch: dict[str, SlurmLauncher] = {}
+        self._others: dict[str, Launcher] = {}
 
     def of(self, config: FederationConfig, name: str) -> Launcher:
         """The launcher of a site, with what the site asks for now."""
         site = config.sites[name]
+        if isinstance(site, PsijSite):
+            return self._psij(site.batch(site_folder(config, name, self._state) / "jobs"), name)
         if not isinstance(site, SlurmSite) or not site.remote:
             return self.here
         options = site.batch(site_folder(config, name, self._state) / "jobs")
@@ -38,6 +44,13 @@ class Launchers:
             self._batch[name] = known
         known.options, known.poll_s = options, site.poll_s
         return known
+
+    def _psij(self, options: PsijOptions, name: str) -> Launcher:
+        from ..launchers.psij import PsijLauncher
+
+        if name not in self._others:
+            self._others[name] = Piloted(PsijLauncher(options), options.folder)
+        return self._others[name]
 
     def superlink(self, config: FederationConfig) -> SuperLink | FarSuperLink:
         """What keeps the SuperLink."""
@@ -59,7 +72,7 @@ class Launchers:
 
     def close(self) -> None:
         """Let go of all; jobs go on."""
-        for launcher in (self.here, *self._batch.values()):
+        for launcher in (self.here, *self._batch.values(), *self._others.values()):
             launcher.close()
 
 

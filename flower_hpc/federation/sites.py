@@ -22,131 +22,16 @@ On a Slurm cluster::
         network: private         # of the node's apps: private, or host where they need the network
 """
 
-import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from ..errors import ConfigError
 from ..launchers import SlurmOptions
-from ..launchers.slurm_site import minutes_of
-from ..protocol import NODE_NAME, NUM_PARTITIONS, PARTITION_ID
-
-Scalar = bool | int | float | str
-DATA_DIR = "data-dir"
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
-KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-OPTION = re.compile(r"[a-z][a-z-]*")
-OURS = {
-    NODE_NAME: "set by the federation",
-    PARTITION_ID: "set by the federation",
-    NUM_PARTITIONS: "set by the federation",
-    DATA_DIR: "written as the site's data_dir",
-}
-OURS_OF_SBATCH = {"array", "error", "export", "job-name", "open-mode", "output", "requeue", "signal"}
-MOST_NODES = 1000  # of a site: each is a process, and a slip of the finger should not start a million
-
-
-def check_name(name: str) -> str:
-    """Refuse what cannot be a folder, a TOML key and part of a node's name."""
-    if not NAME.fullmatch(name):
-        raise ValueError("1 to 50 of a-z, 0-9 and '-', not at its ends")
-    if name == "default":
-        raise ValueError("another word: Flower keeps 'default' for itself")
-    return name
-
-
-def check_scalars(values: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what Flower's node-config cannot carry."""
-    for key, value in values.items():
-        if not isinstance(key, str) or not KEY.fullmatch(key):
-            raise ValueError(f"a mapping whose keys are letters, digits, '_' and '-' ({key!r} is not)")
-        if key in OURS:
-            raise ValueError(f"a mapping without {key!r}, which is {OURS[key]}")
-        fits = isinstance(value, bool | int | float | str)
-        if not fits or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"a mapping to numbers, strings, true or false ({key!r} is not)")
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError(f"a mapping to numbers of at most 64 bits ({key!r} is not)")
-        if isinstance(value, str) and (not value.isprintable() or {"'", '"'} <= set(value)):
-            raise ValueError(f"a mapping to strings of one line, with one kind of quotes ({key!r} is not)")
-    return values
-
-
-def check_env(values: Any) -> Any:
-    """Numbers may be written without quotes."""
-    if not isinstance(values, Mapping):
-        return values
-    for key, value in values.items():
-        if not isinstance(key, str) or not VARIABLE.fullmatch(key):
-            raise ValueError(f"a mapping whose keys are names of variables ({key!r} is not)")
-        if isinstance(value, bool) or not isinstance(value, int | float | str) or "\0" in str(value):
-            raise ValueError(f"a mapping to strings or numbers ({key!r} is not)")
-    return {key: str(value) for key, value in values.items()}
-
-
-def check_time(value: Any) -> Any:
-    """Slurm's forms of a time limit, as minutes."""
-    try:
-        return minutes_of(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
-    except ValueError:
-        raise ValueError("minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS, above zero") from None
-
-
-def check_options(values: Any) -> Any:
-    """More of sbatch's long options; what we set ourselves is refused."""
-    if not isinstance(values, Mapping):
-        return values
-    found = {}
-    for key, value in values.items():
-        if not isinstance(key, str) or not OPTION.fullmatch(key):
-            raise ValueError(f"a mapping of sbatch's long options, without '--' ({key!r} is not)")
-        if key in OURS_OF_SBATCH:
-            raise ValueError(f"a mapping without {key!r}, which the launcher sets")
-        if not isinstance(value, bool | int | str | None) or value is False or "\n" in str(value):
-            raise ValueError(f"a mapping to strings, numbers, or true for a switch ({key!r} is not)")
-        found[key] = "" if value is True or value is None else str(value)
-    return found
-
-
-def check_text(value: str) -> str:
-    """One line of printable text, as sbatch takes it."""
-    if not value or not value.isprintable():
-        raise ValueError("a word as sbatch takes it")
-    return value
-
-
-def as_text(value: Any) -> Any:
-    """A number where a word is meant."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Name = Annotated[str, AfterValidator(check_name)]
-Scalars = Annotated[dict[str, Any], AfterValidator(check_scalars)]
-Variables = Annotated[dict[str, str], BeforeValidator(check_env)]
-Word = Annotated[str, BeforeValidator(as_text), AfterValidator(check_text)]
-Minutes = Annotated[int, BeforeValidator(check_time), Field(ge=1, le=525600)]
-Options = Annotated[dict[str, str], BeforeValidator(check_options)]
-
-
-class Strict(BaseModel):
-    """What a file may hold: nothing unknown, nothing of another type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from ..launchers.psij_job import PsijOptions
+from .fields import MOST_NODES, Minutes, Options, Scalars, Strict, Variables, Word, absolute
 
 
 class Site(Strict):
@@ -155,9 +40,9 @@ class Site(Strict):
     launcher: Literal["local"] = "local"
     nodes: int = Field(ge=1, le=MOST_NODES)
     data_dir: str | None = None
-    node_config: Scalars = {}
-    per_node: dict[str, Scalars] = {}
-    env: Variables = {}
+    node_config: Scalars = Field(default={})
+    per_node: dict[str, Scalars] = Field(default={})
+    env: Variables = Field(default={})
     network: Literal["private", "host"] | None = None
 
     @field_validator("data_dir")
@@ -184,9 +69,9 @@ class SlurmBatch(Strict):
     cpus: int = Field(default=1, ge=1, le=4096)
     mem: Word | None = None
     gpus: Word | None = None
-    setup: list[str] = []
+    setup: list[str] = Field(default=[])
     container: Word | None = None
-    options: Options = {}
+    options: Options = Field(default={})
     python: Word | None = None
     shared: str | None = None
     poll_s: float = Field(default=10.0, ge=0.5, le=3600, strict=False)
@@ -234,7 +119,62 @@ class SlurmSite(SlurmBatch, Site):
         return self.mode == "pilot"
 
 
-KINDS: dict[str, type[Site]] = {"local": Site, "slurm": SlurmSite}
+class PsijSite(Site):
+    """Nodes that are jobs of a scheduler that PSI/J speaks to."""
+
+    launcher: Literal["psij"]  # type: ignore[assignment]
+    executor: Literal["local", "slurm", "pbs", "pbs_classic", "lsf", "flux"]
+    queue: Word | None = None
+    account: Word | None = None
+    reservation: Word | None = None
+    time: Minutes = 60
+    cpus: int = Field(default=1, ge=1, le=4096)
+    gpus: int = Field(default=0, ge=0, le=1024)
+    mem_gb: float | None = Field(default=None, gt=0, strict=False)
+    setup: list[str] = Field(default=[])
+    attributes: dict[str, str] = Field(default={})
+    shared: str | None = None
+    relay: bool = False
+    poll_s: int = Field(default=10, ge=1, le=3600)
+
+    @field_validator("shared")
+    @classmethod
+    def _shared(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return absolute(value, info)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "PsijSite":
+        try:
+            self.batch(Path("/checked"))
+        except ConfigError as error:
+            raise ValueError(f"a site that PSI/J can serve: {error}") from None
+        return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether its nodes run beyond this machine."""
+        return True
+
+    def batch(self, folder: Path) -> PsijOptions:
+        """What the launcher is told; job files lie in ``folder``."""
+        return PsijOptions(
+            executor=self.executor,
+            folder=folder,
+            queue=self.queue or "",
+            account=self.account or "",
+            reservation=self.reservation or "",
+            minutes=self.time,
+            cpus=self.cpus,
+            gpus=self.gpus,
+            mem_gb=self.mem_gb,
+            setup=tuple(self.setup),
+            attributes=dict(self.attributes),
+            poll_s=self.poll_s,
+        )
+
+
+BATCH = (SlurmSite, PsijSite)
+KINDS: dict[str, type[Site]] = {"local": Site, "slurm": SlurmSite, "psij": PsijSite}
 
 
 def kind_of(value: Any) -> str:
@@ -246,15 +186,6 @@ def kind_of(value: Any) -> str:
 
 
 AnySite = Annotated[
-    Annotated[Site, Tag("local")] | Annotated[SlurmSite, Tag("slurm")], Discriminator(kind_of)
+    Annotated[Site, Tag("local")] | Annotated[SlurmSite, Tag("slurm")] | Annotated[PsijSite, Tag("psij")],
+    Discriminator(kind_of),
 ]
-
-
-def absolute(value: str | None, info: ValidationInfo) -> str | None:
-    """A folder relative to the file, made absolute."""
-    if value is None:
-        return None
-    base = (info.context or {}).get("base", Path.cwd())
-    path = str((base / Path(value).expanduser()).resolve())
-    check_scalars({"path": path})
-    return path

@@ -105,6 +105,7 @@ class StateDir:
 
 
 CONTROLLER_LOCK = "controller.lock"
+PROCESSES = "processes.json"
 OWNER_LOCK = "owner.lock"
 
 

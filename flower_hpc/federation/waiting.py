@@ -5,8 +5,11 @@ from collections.abc import Callable
 
 from ..errors import FederationError
 from ..launchers.supernode_log import last_line
-from .state import CONTROLLER_LOCK, StateDir, read_json
-from .status import NodeState, Status
+from . import leftovers
+from .config import FederationConfig
+from .roster import Roster, names_of
+from .state import CONTROLLER_LOCK, PROCESSES, StateDir, read_json
+from .status import NodeState, NodeStatus, State, Status
 
 POLL_S = 0.1
 TAIL_BYTES = 65536
@@ -21,6 +24,33 @@ def reported(state: StateDir) -> Status | None:
         return None if data is None else Status.model_validate(data)
     except (FederationError, ValueError):
         return None  # the controller replaces a damaged one at its next change
+
+
+def unattended(state: StateDir, config: FederationConfig) -> Status:
+    """How a federation without a controller is: what one wrote last, where something of it may still run."""
+    last = reported(state)
+    if last is not None and (leftovers.find(state) or has_jobs(state)):
+        return last.model_copy(update={"state": State.ORPHANED, "ready": False, "controller_pid": None})
+    members = roster.members if (roster := Roster.read(state.roster)) is not None else {}
+    nodes = tuple(
+        NodeStatus(
+            name=node,
+            site=node.rpartition("-")[0],
+            state=NodeState.STOPPED,
+            node_id=members[node].node_id,
+            partition=members[node].partition,
+            since=state.roster.stat().st_mtime,
+        )
+        for node in names_of(config.counts)
+        if node in members
+    )
+    return Status(name=config.name, state=State.DOWN, nodes=nodes)
+
+
+def has_jobs(state: StateDir) -> bool:
+    """Whether a batch system may still have jobs of a federation."""
+    paths = [path for path in state.jobs.glob("*.json") if path.name != PROCESSES]
+    return any(read_json(path) for path in paths)
 
 
 def wait_until_ready(state: StateDir, generation: int, progress: Progress | None, timeout_s: float) -> Status:

@@ -136,6 +136,7 @@ def script(spec: JobSpec, options: PsijOptions, exit_file: Path) -> str:
         # 3 is a pipe of PSI/J's, which would wait for all that holds it
         f"exec 3>&- </dev/null >>{log} 2>&1",
         f"rm -f {code}",
+        "trap : TERM USR2",  # the shell stays, and tells how the command, which gets them too, has ended
         "(",
         *options.setup,
         *(f"export {key}={shlex.quote(value)}" for key, value in sorted(spec.env.items())),

