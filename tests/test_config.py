@@ -64,7 +64,7 @@ WRONG = {
     "- 1": "got [1], must be a mapping",
     "nmae: lab": "nmae: unknown field, must be one of: name, security, partitions, strategy,",
     "sites: {here: {nods: 4, nodes: 1}}": "sites.here.nods: unknown field, must be one of: launcher, nodes,",
-    "superlink: {prot: 1}\nsites: {here: {nodes: 1}}": "superlink.prot: unknown field, must be one of: launch",
+    "superlink: {prot: 1}\nsites: {here: {nodes: 1}}": "superlink.prot: unknown field, must be one of:",
     "superlink: {port: 70000}\nsites: {here: {nodes: 1}}": "superlink.port: got 70000, must be an integer",
     "superlink: {host: 0.0.0.0}\nsites: {here: {nodes: 1}}": "superlink.host: got '0.0.0.0', must be a",
     "security: none\nsites: {here: {nodes: 1}}": "security: got 'none', must be one of: tls, insecure",
