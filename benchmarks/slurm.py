@@ -21,6 +21,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
+
 from flower_hpc.federation import Federation, NodeState
 from flower_hpc.telemetry import read_events
 
@@ -78,6 +80,15 @@ def start(folder: Path, nodes: int) -> None:
     )
 
 
+def kill_step(site: Path) -> None:
+    """Kill -9 what runs in the jobs of a site whose cluster is virtual, and so on this machine."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if "submitit.core._submit" in words and str(site) in words and not words.startswith("srun"):
+            for each in (*process.children(recursive=True), process):
+                each.kill()
+
+
 def killed(folder: Path) -> None:
     """A step that is killed: until the strategies are told, and until the SuperLink noticed by itself."""
     lab = federation(folder, "killed", 1)
@@ -85,7 +96,7 @@ def killed(folder: Path) -> None:
         lab.up()
         job, facts = lab.status().nodes[0].job, lab.state_dir / "facts.jsonl"
         size = facts.stat().st_size
-        subprocess.run(["scancel", "-s", "KILL", job], check=True)
+        kill_step(lab.state_dir / "sites" / "hpc")
         begun, wall = time.monotonic(), time.time()
         while not (new := facts.read_text()[size:]):
             time.sleep(0.05)

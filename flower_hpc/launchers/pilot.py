@@ -6,11 +6,13 @@ work that is going on is told to stop (by the file ``stop``, which a message's b
 is sent and left to be fetched, and the SuperNode signs off, so that nobody waits for it.
 """
 
+import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -35,6 +37,7 @@ HELD_S, HELD_AT_MOST_S = 5.0, 150.0
 PORTS_AT_MOST = 5
 SCRUBBED = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "PRTE_", "OMPI_", "PSIJ_")
 KEPT = ("SLURM_CONF", "SLURM_TMPDIR")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SCRATCH = "flower-hpc-scratch-"
 
 
@@ -168,6 +171,7 @@ class _Flight:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_us,
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
@@ -207,6 +211,12 @@ class _Flight:
             owner = "" if isinstance(error, FileNotFoundError) else self.token
         if owner and owner != self.token and self.deadline is None:
             self.deadline, self.why = WALL.now(), f"{owner} has taken over"
+
+
+def _end_with_us() -> None:
+    # a SuperNode whose pilot is killed would go on, and hold the key that the next job needs
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

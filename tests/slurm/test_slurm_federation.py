@@ -157,10 +157,10 @@ def test_nodes_that_the_scheduler_takes_come_back_and_the_run_ends_well(slurm, l
 
     # its step is killed
     job = federation.node("hpc-1")["job"]
-    slurm.run("scancel", "-s", "KILL", job)
+    os.kill(pilot_of(federation, "hpc-1"), signal.SIGKILL)
     killed = time.time()
     gone = until(lambda: [f for f in federation.facts("hpc-1") if f["state"] in ("failed", "cancelled")])
-    print(f"a killed step was told after {gone[0]['time'] - killed:.1f} s; by heartbeat alone it takes 60 s")
+    assert gone[0]["time"] > killed - 1
     until(lambda: federation.node("hpc-1")["job"] not in ("", job))
 
     # its host is set down
@@ -188,6 +188,11 @@ def test_nodes_that_the_scheduler_takes_come_back_and_the_run_ends_well(slurm, l
     assert [e["round"] for e in told if e["event"] == "round_finished"] == list(range(1, 26))
     federation("down")
     assert not in_queue(slurm)
+
+
+def pilot_of(lab, node):
+    """The process in the job that keeps a SuperNode: it names itself in the node's folder."""
+    return int((lab.home / f"sites/hpc/nodes/{node}/owner").read_text().rpartition(".")[2])
 
 
 def _contributed(lab, node, since):
