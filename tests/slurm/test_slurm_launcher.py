@@ -164,6 +164,7 @@ class TestSlurm(LauncherSuite):
         launcher = made(options(partition="preempt"))
         job = launcher.submit(python(WORKER, cwd=tmp_path / "n", log=tmp_path / "n.log"))
         self.until(lambda: "SuperNode ID" in launcher.logs(job))
+        self.until(lambda: launcher.status(job).state is JobState.RUNNING)
         slurm.run("scontrol", "requeue", launcher.status(job).job)
         self.until(lambda: launcher.status(job).state is JobState.PENDING)
         assert "SuperNode ID" not in launcher.logs(job)
