@@ -55,8 +55,8 @@ def test_one_federation_serves_our_runs_and_flowers_own(shell, tmp_path):
 
     # plain `flwr run`, with Flower's own FedAvg
     done = shell(
-        "flwr", "run", apps.path("benchmark"), "lab", "--stream",
-        "--run-config", 'num-rounds=1 strategy="flower.FedAvg()"', FLWR_HOME=str(state / "flwr"),
+        "flower-hpc", "flwr", "--", "run", apps.path("benchmark"), "lab", "--stream",
+        "--run-config", 'num-rounds=1 strategy="flower.FedAvg()"',
     )  # fmt: skip
     assert "Strategy execution finished" in done.stdout + done.stderr
 

@@ -48,6 +48,9 @@ def write(folder, slowdown=1):
     return path
 
 
+ON_HOST = "security: {network: host, shared_host: accept}\n"
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a home with spaces") / "state of all"
@@ -83,7 +86,7 @@ def test_any_shell_sees_it_and_flower_lists_the_same_nodes(lab, home):
     status = Federation.load("lab").status()
     assert (status.state, status.wanted, status.online) == (State.READY, 2, 2)
     assert [(node.name, node.partition) for node in status.nodes] == [("here-0", 0), ("here-1", 1)]
-    said = flwr(home / "lab" / "flwr", "supernode", "list", "lab")
+    said = flwr(home / "lab", "supernode", "list", "lab")
     online = {int(node["node-id"]) for node in said["nodes"] if node["status"] == "online"}
     assert online == {node.node_id for node in status.nodes}
     assert json.loads(json.dumps(status.to_json()))["online"] == 2
@@ -141,6 +144,22 @@ def test_changed_settings_restart_that_node_alone(lab):
     assert b"slowdown=7" in Path(f"/proc/{after.nodes[1].pid}/cmdline").read_bytes()
 
 
+def test_a_killed_controller_is_replaced_and_what_runs_goes_on(lab):
+    federation = Federation.load("lab")
+    before = federation.status()
+    os.kill(before.controller_pid, signal.SIGKILL)
+    until(lambda: not federation.is_up())
+    assert federation.status().state is State.ORPHANED
+    after = federation.up()
+    assert after.controller_pid != before.controller_pid
+    assert after.superlink.pid == before.superlink.pid
+    assert {node.pid for node in after.nodes} == {node.pid for node in before.nodes}
+    # and is kept as before
+    os.kill(after.nodes[0].pid, signal.SIGKILL)
+    until(lambda: federation.status().nodes[0].restarts == 1)
+    until(lambda: federation.status().ready)
+
+
 def test_a_killed_superlink_returns_to_its_port_and_a_killed_controller_is_cleaned_up_after(lab, home):
     federation = Federation.load("lab")
     before = federation.status()
@@ -179,7 +198,7 @@ def test_a_taken_port_is_refused_before_anything_starts(alone, tmp_path, home):
         server.listen()
         port = server.getsockname()[1]
         path = tmp_path / "federation.yaml"
-        path.write_text(f"name: alone\nsuperlink: {{port: {port}}}\nsites: {{here: {{nodes: 1}}}}")
+        path.write_text(f"name: alone\n{ON_HOST}superlink: {{port: {port}}}\nsites: {{here: {{nodes: 1}}}}")
         with pytest.raises(ConfigError, match=rf"superlink.port: {port} is taken on 127.0.0.1"):
             Federation.load(path).up()
     assert left("alone", home) == {}
@@ -189,16 +208,18 @@ def test_a_port_lost_between_choice_and_start_is_replaced(alone, home):
     state = StateDir(home / "alone")
     state.create()
     ensure_tls(state, "127.0.0.1")
-    config = FederationConfig.parse({"name": "alone", "sites": {"here": {"nodes": 1}}}, "test")
+    on_host = {"network": "host", "shared_host": "accept"}
+    data = {"name": "alone", "security": on_host, "sites": {"here": {"nodes": 1}}}
+    config = FederationConfig.parse(data, "test")
     link = SuperLink(config, state, LocalLauncher())
     try:
         link.keeper.start()
-        lost = link.port
+        lost = link.link.port
         with socket.socket() as thief:
-            thief.bind((link.host, lost))
+            thief.bind((link.link.host, lost))
             thief.listen()
             until(lambda: link.keeper.tick() or link.keeper.state is NodeState.ONLINE)
-        assert link.port != lost
+        assert link.link.port != lost
         assert "in use" in link.keeper.last_words
     finally:
         link.keeper.stop()
