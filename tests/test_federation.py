@@ -263,6 +263,8 @@ def test_a_node_that_cannot_start_is_named_with_its_last_words(alone, tmp_path, 
     path = tmp_path / "federation.yaml"
     broken = "env: {FLWR_SUPEREXEC_TASK_POLL_INTERVAL: 1, PYTHONHOME: /nonexistent}"
     path.write_text(f"name: alone\nsecurity: insecure\nsites: {{here: {{nodes: 1, {broken}}}}}")
-    with pytest.raises(FederationError, match=r"alone cannot start: not online: here-0; here-0: exit code 1: .*"):
+    with pytest.raises(
+        FederationError, match=r"alone cannot start: not online: here-0; here-0: exit code 1: .*"
+    ):
         Federation.load(path).up()
     assert Federation.load("alone").status().nodes[0].state is NodeState.STOPPED

@@ -166,9 +166,10 @@ class Scheduler:
 
     def __call__(self, now):
         while self.facts and self.facts[0][0] <= now:
-            time, name, state = self.facts.pop(0)
+            time, name, state, *more = self.facts.pop(0)
+            fact = {"name": name, "state": state, "reason": "lab", "time": time} | dict(*more)
             with self.path.open("a") as file:
-                file.write(json.dumps({"name": name, "state": state, "reason": "lab", "time": time}) + "\n")
+                file.write(json.dumps(fact) + "\n")
 
 
 class Told(InProcessGrid):
@@ -194,6 +195,18 @@ def test_a_round_does_not_wait_for_a_node_that_its_scheduler_says_is_gone(tmp_pa
     assert asked[0] == 0
     assert asked[1] >= 30  # and again once it runs
     assert seen[0].of("n-1").failed == 1
+
+
+def test_a_job_that_waits_is_told_with_its_expected_start(tmp_path, seen):
+    grid = grid_of(stepping([1, 2]), [InProcessNode("n-0", 4), InProcessNode("n-1", 4)])
+    grid.__class__ = Told
+    path = tmp_path / "facts.jsonl"
+    path.write_text(json.dumps({"name": "n-1", "state": "pending", "reason": "old", "time": -1}) + "\n")
+    grid.scheduler = Scheduler(path, [(2, "n-1", "pending", {"starts-at": 900}), (9, "n-1", "running")])
+    run(grid, tmp_path, rounds=2, facts=path)
+    (queued,) = of(tmp_path, "node_queued")
+    assert (queued["node"], queued["reason"], queued["starts_at"]) == ("n-1", "lab", 900)
+    assert seen[0].of("n-1").starts_at == 900
 
 
 def test_a_resumed_run_does_not_read_old_facts_again(tmp_path):

@@ -45,6 +45,8 @@ class NodeHistory:
     """Failures since the last usable reply."""
     last_round: int = 0
     """The last round that asked it; 0 = never."""
+    starts_at: float | None = None
+    """When its job is expected to start, in seconds since the epoch; None where it does not wait."""
     last_failed: int = 0
     last_empty: int = 0
     """The last round in which its update weighed nothing."""

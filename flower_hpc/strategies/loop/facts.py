@@ -1,6 +1,7 @@
 """What schedulers know of nodes: ``facts.jsonl``, which launchers' controllers append to, read as it grows.
 
-One JSON object a line: ``name``, ``state`` and ``reason`` (text) and ``time`` (seconds since the epoch).
+One JSON object a line: ``name``, ``state`` and ``reason`` (text) and ``time`` (seconds since the epoch); of a
+pending job also ``starts-at``, where its scheduler expects it to start.
 """
 
 import json
@@ -42,12 +43,15 @@ class Fact:
         The scheduler's own words; may be empty.
     time : float
         When it was said, in seconds since the epoch.
+    starts_at : float, optional
+        When a pending job is expected to start, in seconds since the epoch.
     """
 
     name: str
     state: str
     reason: str
     time: float
+    starts_at: float | None = None
 
     @property
     def gone(self) -> bool:
@@ -58,6 +62,11 @@ class Fact:
     def waits(self) -> bool:
         """The job is in the queue."""
         return self.state == NodeFact.PENDING
+
+    @property
+    def waiting(self) -> dict[str, str | float | None]:
+        """Of a job in the queue, as an event tells it."""
+        return {"node": self.name, "reason": self.reason, "starts_at": self.starts_at}
 
     @property
     def up(self) -> bool:
@@ -138,7 +147,9 @@ def parse(line: bytes) -> Fact:
     time = fields.get("time")
     if isinstance(time, bool) or not isinstance(time, int | float) or not abs(time) < 1e300:
         raise ValueError("time must be a number of seconds")
-    return Fact(name, state, reason, float(time))
+    starts_at = fields.get("starts-at")
+    usable = isinstance(starts_at, int | float) and not isinstance(starts_at, bool) and abs(starts_at) < 1e300
+    return Fact(name, state, reason, float(time), float(starts_at) if usable else None)  # type: ignore[arg-type]
 
 
 def _text(fields: dict[str, Any], key: str) -> str:

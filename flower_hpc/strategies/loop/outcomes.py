@@ -37,6 +37,7 @@ class Outcomes:
         self._work = intake.work
         self._away: dict[str, tuple[str, str]] = {}
         self.facts = FactsReader(facts)
+        self._begun = state.clock.wall()
         self.evaluations: list[Message] = []
         self.last_failure = ""
 
@@ -52,6 +53,9 @@ class Outcomes:
                 self._away[fact.name] = (activated.get(fact.name, ""), f"{fact.state}: {fact.reason}")
             elif fact.up:
                 self._away.pop(fact.name, None)
+            elif fact.waits and fact.time >= self._begun:  # the file begins long before the run
+                self._events.write("node_queued", **fact.waiting)
+            self._state.ledger.of(fact.name).starts_at = fact.starts_at if fact.waits else None
         for name, (then, _) in list(self._away.items()):
             if activated.get(name, then) != then:  # it has signed on again since
                 del self._away[name]
