@@ -246,19 +246,29 @@ def test_once_starts_what_is_missing_and_leaves_nobody_to_watch(slurm, lab):
     assert not in_queue(slurm)
 
 
-def test_the_superlink_may_be_a_job_too(slurm, lab):
-    federation = lab(
-        SITE.format("mem: 500M, poll_s: 1") + "superlink: {launcher: slurm, mem: 900M, poll_s: 1}\n"
-    )
+ALL_ELSEWHERE = """
+name: lab
+superlink: {launcher: slurm, mem: 900M, poll_s: 1}
+sites:
+  hpc: {launcher: slurm, nodes: 1, mem: 500M, poll_s: 1}
+  other: {launcher: psij, executor: slurm, nodes: 1, mem_gb: 0.5, poll_s: 1, relay: true}
+"""
+
+
+def test_the_superlink_may_be_a_job_too_and_nodes_come_over_a_relay(slurm, lab):
+    federation = lab(ALL_ELSEWHERE)
     federation("up")
     link = federation.status()["superlink"]
     assert link["where"].startswith("vn")
     slurm.run("scancel", link["job"])
     until(lambda: federation.status()["superlink"]["job"] not in ("", link["job"]))
     until(lambda: federation.status()["ready"], 180)
-    assert "hpc-0" not in federation(
-        "flwr", "--", "supernode", "list", "lab", "--format", "json"
-    )  # it answers
+    said = json.loads(
+        federation("flwr", "--", "supernode", "list", "lab", "--format", "json").splitlines()[-1]
+    )
+    assert len(said["nodes"]) == 2
     federation("run", "benchmark", "-c", "num-rounds=1", "--name", "after")
+    replied = {e["node"] for e in federation.events("after") if e["event"] == "reply_accepted"}
+    assert replied == {"hpc-0", "other-0"}
     federation("down")
-    assert not in_queue(slurm)
+    until(lambda: not in_queue(slurm), 30)
