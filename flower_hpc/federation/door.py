@@ -38,6 +38,7 @@ class Door:
         self.config = config
         self._looked = -LOOK_S
         self._is_needed, self._elsewhere = True, ""
+        self._relayed: dict[str, str] = {}
 
     @property
     def here(self) -> str:
@@ -78,13 +79,25 @@ class Door:
         )
 
     def _open(self, site: str, relay: bool) -> None:
-        address = self.config.gateway.address or socket.gethostname()
-        gateway = self._elsewhere.removeprefix("tcp:") or join(address, self._port("gateway"))
-        if relay:
-            listen = join(self.config.gateway.host, self._port(f"relay-{site}"))
-            self._keep(f"relay-{site}", lambda: relay_job(site, self._state, listen, gateway))
-            gateway = join(address, self._port(f"relay-{site}"))
-        self._tell(site, f"tcp:{gateway}")
+        if not relay:
+            self._tell(site, f"tcp:{self._upstream()}")
+            return
+        name, upstream = f"relay-{site}", self._upstream()
+        self._keep(name, lambda: self._relay(site))
+        if self._relayed.setdefault(site, upstream) != upstream:  # the SuperLink has moved to another host
+            self._relayed[site] = upstream
+            self.keepers[name].restart()
+        self._tell(site, f"tcp:{join(self._address(), self._port(name))}")
+
+    def _relay(self, site: str) -> JobSpec:
+        listen = join(self.config.gateway.host, self._port(f"relay-{site}"))
+        return relay_job(site, self._state, listen, self._upstream())
+
+    def _upstream(self) -> str:
+        return self._elsewhere.removeprefix("tcp:") or join(self._address(), self._port("gateway"))
+
+    def _address(self) -> str:
+        return self.config.gateway.address or socket.gethostname()
 
     def _tell(self, site: str, words: str) -> None:
         folder = site_folder(self.config, site, self._state)
