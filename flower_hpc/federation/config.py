@@ -53,7 +53,7 @@ class GatewayConfig(Strict):
     @field_validator("address")
     @classmethod
     def _a_host(cls, address: str | None) -> str | None:
-        if address is not None and not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+", address):
+        if address is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+", address):
             raise ValueError("a host name or an IP address")
         return address
 
@@ -152,6 +152,8 @@ class FederationConfig(Strict):
         ConfigError
             One line: ``source``, the path of the field, its value, and what is allowed.
         """
+        if data is None:
+            raise ConfigError(f"{source}: is empty, must be a mapping")
         try:
             return cls.model_validate(data, context={"base": base or Path.cwd()})
         except ValidationError as error:

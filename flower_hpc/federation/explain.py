@@ -47,8 +47,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if kind == "value_error":
         allowed = str(first["ctx"]["error"])
     elif kind == "union_tag_invalid":
-        tag = first["ctx"]["tag"]
-        return f"{where}.launcher: got {tag!r}, must be {ALLOWED['launcher']}"
+        tag, kinds = first["ctx"]["tag"], SUPERLINKS if where == "superlink" else SITES
+        return f"{where}.launcher: got {tag!r}, must be one of: {', '.join(kinds)}"
     elif kind in ("dict_type", "model_type", "model_attributes_type"):
         allowed = ALLOWED.get(where, "a mapping")
     elif kind == "literal_error":

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,14 @@ OURS = {
     NUM_PARTITIONS: "set by the federation",
     DATA_DIR: "written as the site's data_dir",
 }
-OURS_OF_SBATCH = {"array", "error", "export", "job-name", "open-mode", "output", "requeue", "signal"}
+OURS_OF_SBATCH = {
+    *("array", "error", "export", "hold", "job-name", "no-requeue", "nodes", "ntasks", "ntasks-per-node"),
+    *("open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"),
+}
+FIELDS_OF_SBATCH = {
+    *("account", "constraint", "cpus-per-task", "mem", "partition", "qos", "reservation", "time"),
+}
+
 MOST_NODES = 1000  # of a site: each is a process, and a slip of the finger should not start a million
 
 
@@ -83,6 +91,9 @@ def check_options(values: Any) -> Any:
             raise ValueError(f"a mapping of sbatch's long options, without '--' ({key!r} is not)")
         if key in OURS_OF_SBATCH:
             raise ValueError(f"a mapping without {key!r}, which the launcher sets")
+        if key in FIELDS_OF_SBATCH:
+            field = key.removesuffix("-per-task")
+            raise ValueError(f"a mapping without {key!r}: write it as the site's own {field!r}")
         if not isinstance(value, bool | int | str | None) or value is False or "\n" in str(value):
             raise ValueError(f"a mapping to strings, numbers, or true for a switch ({key!r} is not)")
         found[key] = "" if value is True or value is None else str(value)
@@ -101,14 +112,6 @@ def as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Name = Annotated[str, AfterValidator(check_name)]
-Scalars = Annotated[dict[str, Any], AfterValidator(check_scalars)]
-Variables = Annotated[dict[str, str], BeforeValidator(check_env)]
-Word = Annotated[str, BeforeValidator(as_text), AfterValidator(check_text)]
-Minutes = Annotated[int, BeforeValidator(check_time), Field(ge=1, le=525600)]
-Options = Annotated[dict[str, str], BeforeValidator(check_options)]
-
-
 class Strict(BaseModel):
     """What a file may hold: nothing unknown, nothing of another type."""
 
@@ -120,6 +123,42 @@ def absolute(value: str | None, info: ValidationInfo) -> str | None:
     if value is None:
         return None
     base = (info.context or {}).get("base", Path.cwd())
-    path = str((base / Path(value).expanduser()).resolve())
+    path = str((base / expanded(value)).resolve())
     check_scalars({"path": path})
     return path
+
+
+def expanded(value: str) -> Path:
+    """A path whose ``~`` is somebody's home."""
+    if not value:
+        raise ValueError("a path, not an empty word")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("a path; there is no such user") from None
+
+
+def check_seconds(value: Any) -> Any:
+    """True and false count as numbers in Python, and not here."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("seconds from 0.5 to 3600")
+    return value
+
+
+def check_words(value: str) -> str:
+    """Words as a shell reads them, quotes closed."""
+    try:
+        shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"words as a shell reads them ({error})") from None
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Scalars = Annotated[dict[str, Any], AfterValidator(check_scalars)]
+Variables = Annotated[dict[str, str], BeforeValidator(check_env)]
+Word = Annotated[str, BeforeValidator(as_text), AfterValidator(check_text)]
+Minutes = Annotated[int, BeforeValidator(check_time), Field(ge=1, le=525600)]
+Words = Annotated[str, AfterValidator(check_text), AfterValidator(check_words)]
+Seconds = Annotated[float, BeforeValidator(check_seconds), Field(ge=0.5, le=3600, strict=False)]
+Options = Annotated[dict[str, str], BeforeValidator(check_options)]

@@ -31,7 +31,19 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 from ..errors import ConfigError
 from ..launchers import SlurmOptions
 from ..launchers.psij_job import PsijOptions
-from .fields import MOST_NODES, Minutes, Options, Scalars, Strict, Variables, Word, absolute
+from .fields import (
+    MOST_NODES,
+    Minutes,
+    Options,
+    Scalars,
+    Seconds,
+    Strict,
+    Variables,
+    Word,
+    Words,
+    absolute,
+    expanded,
+)
 
 
 class Site(Strict):
@@ -70,17 +82,22 @@ class SlurmBatch(Strict):
     mem: Word | None = None
     gpus: Word | None = None
     setup: list[str] = Field(default=[])
-    container: Word | None = None
+    container: Words | None = None
     options: Options = Field(default={})
     python: Word | None = None
     shared: str | None = None
-    poll_s: float = Field(default=10.0, ge=0.5, le=3600, strict=False)
+    poll_s: Seconds = 10.0
     lead_s: int = Field(default=120, ge=0, le=86400)
 
     @field_validator("shared")
     @classmethod
     def _shared(cls, value: str | None, info: ValidationInfo) -> str | None:
         return absolute(value, info)
+
+    @field_validator("python")
+    @classmethod
+    def _python(cls, value: str | None) -> str | None:
+        return None if value is None else str(expanded(value))
 
     @field_validator("gpus", "mem")
     @classmethod
@@ -95,13 +112,12 @@ class SlurmBatch(Strict):
         """What the launcher is told; job files lie in ``folder``."""
         names = "partition account qos constraint reservation cpus mem gpus container lead_s"
         same = {name: getattr(self, name) for name in names.split()}
-        python = str(Path(self.python).expanduser()) if self.python else None
         return SlurmOptions(
             folder=folder,
             minutes=self.time,
             setup=tuple(self.setup),
             options=dict(self.options),
-            python=python,
+            python=self.python,
             **same,
         )
 

@@ -263,9 +263,8 @@ def test_the_superlink_may_be_a_job_too_and_nodes_come_over_a_relay(slurm, lab):
     slurm.run("scancel", link["job"])
     until(lambda: federation.status()["superlink"]["job"] not in ("", link["job"]))
     until(lambda: federation.status()["ready"], 180)
-    said = json.loads(
-        federation("flwr", "--", "supernode", "list", "lab", "--format", "json").splitlines()[-1]
-    )
+    listed = federation("flwr", "--", "supernode", "list", "lab", "--format", "json")
+    said = json.loads(listed[listed.index("{") :])
     assert len(said["nodes"]) == 2
     federation("run", "benchmark", "-c", "num-rounds=1", "--name", "after")
     replied = {e["node"] for e in federation.events("after") if e["event"] == "reply_accepted"}
