@@ -30,7 +30,7 @@ def test_a_supernode_killed_mid_run_goes_on_with_its_residual(shell, tmp_path):
     )
     assert shell("flower-hpc", "up").returncode == 0
     env = os.environ | {"FLOWER_HPC_HOME": str(tmp_path / "home"), "FLWR_TELEMETRY_ENABLED": "0"}
-    command = [str(BIN / "flower-hpc"), "run", "benchmark", "--name", "long", "-c", "num-rounds=6", "--json"]
+    command = [str(BIN / "flower-hpc"), "run", "benchmark", "--name", "long", "-c", "num-rounds=26", "--json"]
     command += ["--strategy", "hybrid(fraction_evaluate=0.0)"]
     events, kept = home / "runs/long/events.jsonl", "residuals/here-0/long/residual.safetensors"
     with (tmp_path / "out").open("wb") as out, (tmp_path / "log").open("wb") as log:

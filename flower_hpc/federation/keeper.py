@@ -16,7 +16,7 @@ STABLE_S = 60.0
 STOP_S = 5.0
 HELD_S, HELD_AT_MOST_S = 5.0, 120.0
 FAILED_AFTER = 3
-LOOK_S = 0.5
+LOOK_S, SLOW_S = 0.5, 15.0
 
 BY_THE_SCHEDULER = (JobState.SUCCEEDED, JobState.PREEMPTED, JobState.TIMEOUT, JobState.CANCELLED)
 """Ends that are no failure of the job: it left in time, was sent away, or somebody cancelled it."""
@@ -70,7 +70,7 @@ class Keeper:
         self._due = self._changed = clock.now()
         self._held_since: float | None = None
         self._again = self._was_online = False
-        self._looked = -LOOK_S
+        self._looked, self._heard = -LOOK_S, ""
 
     @property
     def stopped(self) -> bool:
@@ -79,8 +79,8 @@ class Keeper:
 
     @property
     def reason(self) -> str:
-        """What the scheduler says of the job now, and why the one before it ended."""
-        now = self.status.reason if self.job is not None else ""
+        """What the scheduler says of the job now, or its log, and why the one before it ended."""
+        now = (self.status.reason or self._heard) if self.job is not None else ""
         return "; before: ".join(filter(None, (now, self.last_words)))
 
     def start(self) -> None:
@@ -153,7 +153,11 @@ class Keeper:
         if self._clock.now() - self._looked < LOOK_S:
             return False
         self._looked = self._clock.now()
-        return self._is_online(job)
+        if self._is_online(job):
+            return True
+        if self._looked - self._changed > SLOW_S:
+            self._heard = last_line(self.launcher.logs(job))
+        return False
 
     def _ended(self, job: str) -> None:
         said = self.launcher.logs(job)
@@ -208,7 +212,7 @@ class Keeper:
         if state is not self.state:
             log.info("%s is %s", self.name, state)
             self.since = self._clock.wall()
-        self.state, self._changed = state, self._clock.now()
+        self.state, self._changed, self._heard = state, self._clock.now(), ""
 
 
 def ended_because(status: JobStatus, said: str) -> str:

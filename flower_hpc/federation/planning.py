@@ -1,12 +1,14 @@
 """Before `up`: what stands against it, what its user should know, and what it would start."""
 
 from pathlib import Path
+from socket import gethostname
 
 from ..errors import ConfigError
+from ..launchers.ports import join
 from . import leftovers
 from .config import FederationConfig
 from .door import needs_gateway
-from .jobs import gateway_job, plan_nodes, supernode_job
+from .jobs import gateway_job, plan_nodes, relay_job, supernode_job
 from .launching import Launchers
 from .link import Link, socket_path, wants_private, why_refused
 from .roster import Roster, roster_for
@@ -36,6 +38,10 @@ def plan(config: FederationConfig, state: StateDir) -> list[dict[str, str]]:
     port = config.gateway.port or 0
     if needs_gateway(config, link):
         steps.append((gateway_job(config, state, port, link.endpoint), launchers.here))
+    for name, site in config.sites.items():
+        if getattr(site, "relay", False):
+            listen, to = join(config.gateway.host, 0), join(config.gateway.address or gethostname(), port)
+            steps.append((relay_job(name, state, listen, to), launchers.here))
     for each in plan_nodes(config, roster, config.counts, state, link, f"tcp:127.0.0.1:{port}").values():
         steps.append((supernode_job(each, state), launchers.of(config, each.site)))
     return [{"name": job.name, "command": launcher.render(job)} for job, launcher in steps]

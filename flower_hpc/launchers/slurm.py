@@ -8,13 +8,14 @@ import logging
 import secrets
 import threading
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ..clock import WALL
 from ..errors import LaunchError
 from .base import Found, JobSpec, JobState, JobStatus
-from .memory import Memory
+from .memory import Memory, Record
 from .pilot import Pilot
 from .slurm_queue import STATES, Run, SlurmQueue, kill_wait_s, run
 from .slurm_site import SlurmOptions
@@ -104,12 +105,19 @@ class SlurmLauncher:
                 if record is not None and status.refused and record.job:
                     self._stuck.add(record.job)  # it pends for ever
                 if record is not None:
-                    well = status.state is JobState.SUCCEEDED
-                    remove_files(self.options.folder, record.job, keep_log=not well)
+                    if status.state is not JobState.SUCCEEDED:
+                        self._keep_words(record)
+                    remove_files(self.options.folder, record.job)
             elif job_id not in self._asked:
                 self._asked.add(job_id)
                 self._to_cancel.add(job_id)
         self._hurry()
+
+    def _keep_words(self, record: Record) -> None:
+        # `logs` shows the node's own log: what Slurm wrote of a job that came not so far belongs there too
+        words = tail(files_of(self.options.folder, record.job)[0], 16384) if record.job else ""
+        with suppress(OSError), record.log.open("a", encoding="utf-8") as log:
+            log.write(f"--- what Slurm wrote of job {record.job} ---\n{words}" if words else "")
 
     def logs(self, job_id: str, max_bytes: int = 65536) -> str:
         """What its last start wrote, and what Slurm wrote down where it failed or came not so far."""

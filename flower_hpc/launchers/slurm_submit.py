@@ -13,8 +13,6 @@ from .slurm_site import SlurmOptions, parameters, python_command
 if TYPE_CHECKING:
     import submitit
 
-KEPT_LOGS = 20
-
 
 def submit(options: SlurmOptions, job_name: str, pilots: Sequence[Callable[[], str]]) -> list[str]:
     """Slurm's ids of the jobs, in order; several pilots, or whatever else is called there, become one array.
@@ -78,13 +76,9 @@ def files_of(folder: Path, job: str) -> list[Path]:
     ]
 
 
-def remove_files(folder: Path, job: str, *, keep_log: bool) -> None:
-    """Remove a job's files; of the logs that are kept, the latest stay."""
-    log, *others = files_of(folder, job)
-    for path in others if keep_log else [log, *others]:
-        path.unlink(missing_ok=True)
-    logs = sorted(folder.glob("*_log.out"), key=lambda path: path.stat().st_mtime)
-    for path in logs[:-KEPT_LOGS]:
+def remove_files(folder: Path, job: str) -> None:
+    """Remove a job's files."""
+    for path in files_of(folder, job):
         path.unlink(missing_ok=True)
 
 

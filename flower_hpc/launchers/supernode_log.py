@@ -17,6 +17,8 @@ ERROR = re.compile(r"\bERROR\b|[A-Za-z]Error\b|^error\b")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 HEADER = re.compile(r"^=== .* started .*===$", re.MULTILINE)
 PILOT = "PilotError: "
+# what Slurm calls errors too, and says behind the one that matters
+CONSEQUENCES = ("Exited with exit code", "CANCELLED AT", "Terminated")
 MOST_BYTES = 65536
 
 
@@ -100,7 +102,10 @@ def last_error(text: str) -> str:
     if codes:
         words = [line for line in lines[codes[-1] :][:4] if not line.startswith(("INFO", "For more"))]
         return " ".join(words)[:300]
-    return next((line[:300] for line in reversed(lines) if ERROR.search(line)), "")
+    errors = [line for line in lines if ERROR.search(line)] or [
+        line for line in lines if "error: " in line and not any(words in line for words in CONSEQUENCES)
+    ]
+    return errors[-1][:300] if errors else ""
 
 
 def _lines(text: str) -> list[str]:
