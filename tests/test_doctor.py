@@ -9,13 +9,16 @@ import pytest
 
 from flower_hpc.cli import main
 from flower_hpc.errors import LaunchError
-from flower_hpc.federation import FederationConfig, doctor_machine, doctor_report, doctor_slurm
-from flower_hpc.federation.doctor_log import mend_of_log, silence
-from flower_hpc.federation.doctor_probe import Outcome
-from flower_hpc.federation.finding import Health, ok
-from flower_hpc.federation.folders import borrowed, filesystem, is_local, is_network
+from flower_hpc.federation import FederationConfig
+from flower_hpc.federation.doctor import machine as doctor_machine
+from flower_hpc.federation.doctor import report as doctor_report
+from flower_hpc.federation.doctor import slurm as doctor_slurm
+from flower_hpc.federation.doctor.finding import Health, ok
+from flower_hpc.federation.doctor.folders import borrowed, filesystem, is_local, is_network
+from flower_hpc.federation.doctor.log import mend_of_log, silence
+from flower_hpc.federation.doctor.probe import Outcome
+from flower_hpc.federation.doctor.trial_gateway import way_in
 from flower_hpc.federation.state import StateDir
-from flower_hpc.federation.trial_gateway import way_in
 from flower_hpc.launchers import JobState, JobStatus, SlurmOptions
 from flower_hpc.launchers.probe import PACKAGES, Probe, Way, dial, gpus, versions
 from flower_hpc.launchers.slurm_cluster import Nodes, gpus_of, megabytes, nodes, walls

@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..federation.doctor import TIMEOUT_S, examine
-from ..federation.finding import Finding, Health
+from ..federation.doctor import TIMEOUT_S, Finding, Health, examine
 from .common import ERR, OUT, FileOption, Json, find, print_json
 
 MARKS = {Health.OK: "[green]✓[/green]", Health.WARNING: "[yellow]![/yellow]", Health.PROBLEM: "[red]✗[/red]"}

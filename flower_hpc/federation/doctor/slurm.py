@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from ..errors import LaunchError
-from ..launchers import SlurmOptions
-from ..launchers.slurm_cluster import Nodes, accounts, limit_minutes, nodes, partitions, settings, walls
-from ..launchers.slurm_queue import COMMAND_S, Run, said
-from ..launchers.slurm_submit import batch_file
+from ...errors import LaunchError
+from ...launchers import SlurmOptions
+from ...launchers.slurm_cluster import Nodes, accounts, limit_minutes, nodes, partitions, settings, walls
+from ...launchers.slurm_queue import COMMAND_S, Run, said
+from ...launchers.slurm_submit import batch_file
 from .finding import Finding, ok, problem, warning
 from .folders import borrowed, filesystem, is_local
 

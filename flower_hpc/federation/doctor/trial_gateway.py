@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..launchers.filling import read_door
-from ..launchers.ports import family
-from ..launchers.probe import Way
-from ..network.endpoint import Endpoint
-from .config import FederationConfig
-from .identity import ensure_tls
-from .jobs import site_folder
-from .state import StateDir
+from ...launchers.filling import read_door
+from ...launchers.ports import family
+from ...launchers.probe import Way
+from ...network.endpoint import Endpoint
+from ..config import FederationConfig
+from ..identity import ensure_tls
+from ..jobs import site_folder
+from ..state import StateDir
 
 HANDSHAKE_S = 10.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from ..clock import WALL
+from ...clock import WALL
 
 NETWORK = (
     *("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "panfs", "weka", "afs", "pvfs", "orangefs"),

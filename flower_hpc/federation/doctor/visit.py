@@ -5,20 +5,20 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import ConfigError, LaunchError
-from ..launchers import SlurmOptions
-from ..launchers.probe import Probe, versions
-from ..launchers.slurm_queue import Run, run
-from .config import FederationConfig
-from .doctor_machine import data_folder, examine_machine
-from .doctor_probe import send
-from .doctor_report import judge
-from .doctor_slurm import Cluster, commands, controller, examine_cluster, mend_of, shared_folder, submitit
-from .federation import Federation
+from ...errors import ConfigError, LaunchError
+from ...launchers import SlurmOptions
+from ...launchers.probe import Probe, versions
+from ...launchers.slurm_queue import Run, run
+from ..config import FederationConfig
+from ..federation import Federation
+from ..jobs import job_name, site_folder
+from ..sites import SlurmSite
+from ..state import StateDir
 from .finding import Finding, Health, problem, warning
-from .jobs import job_name, site_folder
-from .sites import SlurmSite
-from .state import StateDir
+from .machine import data_folder, examine_machine
+from .probe import send
+from .report import judge
+from .slurm import Cluster, commands, controller, examine_cluster, mend_of, shared_folder, submitit
 from .trial_gateway import way_in
 
 HERE = "this machine"

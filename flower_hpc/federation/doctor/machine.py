@@ -11,18 +11,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ConfigError, LaunchError
-from ..launchers.ports import why_not
-from ..launchers.probe import readable, versions, where
-from ..network.namespace import can_enclose
-from .config import FederationConfig
+from ...errors import ConfigError, LaunchError
+from ...launchers.ports import why_not
+from ...launchers.probe import readable, versions, where
+from ...network.namespace import can_enclose
+from ..config import FederationConfig
+from ..leftovers import shared_host
+from ..link import make_private, socket_path, wants_private, why_refused
+from ..sites import Site
+from ..state import HOME_ENV, StateDir
+from ..superlink import check_port
 from .finding import Finding, ok, problem, warning
 from .folders import filesystem, is_network, nearest
-from .leftovers import shared_host
-from .link import make_private, socket_path, wants_private, why_refused
-from .sites import Site
-from .state import HOME_ENV, StateDir
-from .superlink import check_port
 
 PROGRAMS = ("flower-superlink", "flower-supernode", "flower-superexec", "flwr")
 LEAST_FREE_GB = 1.0

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..launchers.probe import PACKAGES, Way
-from .doctor_log import silence, trouble
-from .doctor_probe import Outcome
+from ...launchers.probe import PACKAGES, Way
+from ..sites import SlurmSite
 from .finding import Finding, ok, problem, warning
-from .sites import SlurmSite
+from .log import silence, trouble
+from .probe import Outcome
 
 SKEW_S, LEAST_FREE_GB = 5.0, 1.0
 STAGES = {

@@ -3,9 +3,9 @@
 import re
 import time
 
-from ..launchers import JobState, JobStatus
-from .doctor_probe import Outcome
+from ...launchers import JobState, JobStatus
 from .finding import Finding, problem, warning
+from .probe import Outcome
 
 SHARED_MEND = "shared: a folder that the compute nodes, and a container there, have at the same path"
 PYTHON_MEND = "python: a Python that is at this path on the compute nodes; setup and container lead to it"

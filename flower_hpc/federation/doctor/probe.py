@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..clock import WALL
-from ..errors import LaunchError
-from ..launchers import JobState, JobStatus, SlurmOptions
-from ..launchers.probe import Probe
-from ..launchers.slurm_queue import STATES, Run, SlurmQueue
-from ..launchers.slurm_submit import files_of, submit
-from ..launchers.tail import tail
+from ...clock import WALL
+from ...errors import LaunchError
+from ...launchers import JobState, JobStatus, SlurmOptions
+from ...launchers.probe import Probe
+from ...launchers.slurm_queue import STATES, Run, SlurmQueue
+from ...launchers.slurm_submit import files_of, submit
+from ...launchers.tail import tail
 from .folders import borrowed
 
 Tell = Callable[[str], None]
