@@ -25,7 +25,18 @@ OURS = {
     DATA_DIR: "written as the site's data_dir",
 }
 OURS_OF_SBATCH = {
-    *("array", "error", "export", "hold", "job-name", "no-requeue", "nodes", "ntasks", "ntasks-per-node"),
+    *(
+        "array",
+        "clusters",
+        "error",
+        "export",
+        "hold",
+        "job-name",
+        "no-requeue",
+        "nodes",
+        "ntasks",
+        "ntasks-per-node",
+    ),
     *("open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"),
 }
 FIELDS_OF_SBATCH = {
