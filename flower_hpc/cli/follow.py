@@ -45,7 +45,7 @@ def follow(federation: Federation, run: Submitted) -> dict[str, Any]:
         hint = _hint(run)
         raise kind(f"run {run.name} failed: {watch.last['error']} (folder: {run.folder}){hint}")
     if watch.status.startswith("finished") and watch.status != "finished:completed":
-        words = watch.details or watch.status
+        words = watch.details if watch.details not in ("", "N/A") else watch.status
         hint = _hint(run)
         raise RunError(f"run {run.name} failed: {words} (log: {federation.log_path('superlink')}){hint}")
     return _result(run)

@@ -79,8 +79,10 @@ class Controller:
         while not self.stopping and WALL.now() < deadline:
             self.step()
             done = (NodeState.ONLINE, NodeState.QUEUED, NodeState.FAILED)
-            states = [node.keeper.state for node in self.nodes.values()]
-            if len(states) == sum(self.desired.nodes.values()) and all(state in done for state in states):
+            keepers = [node.keeper for node in self.nodes.values()]
+            # a job without an id is still being handed over
+            settled = [k.state in done and bool(k.status.job or k.job is None) for k in keepers]
+            if len(settled) == sum(self.desired.nodes.values()) and all(settled):
                 break
             WALL.sleep(TICK_S)
         if self.stopping:

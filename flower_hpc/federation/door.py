@@ -196,5 +196,8 @@ def take_down(config: FederationConfig, state: StateDir) -> None:
     """Tell pilots that nobody waits for their work any more."""
     for name, site in config.sites.items():
         folder = site_folder(config, name, state) / "nodes"
-        if site.remote and folder.is_dir():
-            (folder / DOWN).touch()
+        try:
+            if site.remote and folder.is_dir():
+                (folder / DOWN).touch()
+        except OSError as error:  # then they hand their work in, for nobody
+            log.warning("sites.%s: %s: %s", name, folder, error.strerror)

@@ -14,7 +14,7 @@ from .launching import Launchers, end_offloaded
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir
 
 POLL_S = 0.05
-SWEEP_S = 60.0
+SWEEP_S = 45.0
 KEPT = ("logs", "runs", "requests", "cli.lock", OWNER_LOCK, CONTROLLER_LOCK)
 """What stays of an ephemeral federation."""
 
@@ -46,30 +46,41 @@ def forget(state: StateDir) -> None:
 
 
 def _end_jobs(state: StateDir) -> int:
-    # those of a controller that was killed
+    # those of a controller that was killed, or that its batch system did not obey
     saved = Saved.read(state) if state.config.exists() else None
     if saved is None:
         return 0
-    take_down(saved.config, state)
-    launchers = Launchers(state)
-    count = sum(_sweep(launchers.of(saved.config, name)) for name in saved.config.sites)
+    config, launchers = saved.config, Launchers(state)
+    take_down(config, state)
+    swept = {f"sites.{name}": launchers.of(config, name) for name in config.sites}
+    if config.link_elsewhere:
+        swept["superlink"] = launchers.superlink(config).keeper.launcher
+    count, left = 0, {}
+    for name, launcher in swept.items():
+        ended, remaining = _sweep(launcher)
+        count += ended + remaining
+        if remaining:
+            left[name] = f"{remaining} ({getattr(launcher, 'trouble', '') or 'they do not end'})"
     launchers.close()
-    end_offloaded(saved.config, state)
+    end_offloaded(config, state)
+    if left:
+        words = ", ".join(f"{name}: {why}" for name, why in left.items())
+        raise FederationError(f"jobs of federation {config.name} remain: {words}; run `down` again")
     return count
 
 
-def _sweep(launcher: Launcher) -> int:
+def _sweep(launcher: Launcher) -> tuple[int, int]:
+    """How many jobs of an earlier launcher it has ended, and how many it could not."""
     found = launcher.adopt()
     for one in found.values():
         launcher.cancel(one.job_id)
-    deadline = time.monotonic() + SWEEP_S
-    while found and time.monotonic() < deadline:
-        if all(launcher.status(one.job_id).state.final for one in found.values()):
-            break
+    deadline, left = time.monotonic() + SWEEP_S, list(found.values())
+    while left and time.monotonic() < deadline:
         time.sleep(POLL_S)
+        left = [one for one in left if not launcher.status(one.job_id).state.final]
     for one in found.values():
         launcher.cancel(one.job_id, force=True)
-    return len(found)
+    return len(found) - len(left), len(left)
 
 
 def _ask(state: StateDir) -> None:
