@@ -97,10 +97,11 @@ class Controller:
             self._adopt(self.launchers.of(self.config, name))
         self._adopt(self.superlink.keeper.launcher)
         self._start(self.superlink.keeper)
-        here = self._found[self.launchers.here]
-        for name in set(here) - set(names_of(self.desired.nodes)) - set(self.door.names()):
-            self.launchers.here.cancel(here.pop(name).job_id, force=True)
-        kept = {int(found.job_id) for found in here.values()}
+        wanted = {*names_of(self.desired.nodes), *self.door.names()}
+        for launcher, found in self._found.items():
+            for name in set(found) - wanted:
+                launcher.cancel(found.pop(name).job_id, force=launcher is self.launchers.here)
+        kept = {int(found.job_id) for found in self._found[self.launchers.here].values()}
         if self.superlink.keeper.job is not None and not self.config.link_elsewhere:
             kept.add(int(self.superlink.keeper.job))
         leftovers.end(self.state, spare=kept)

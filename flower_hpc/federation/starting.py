@@ -8,7 +8,7 @@ from ..errors import ConfigError, FederationError
 from .config import FederationConfig
 from .desired import Desired, Saved
 from .roster import Roster, roster_for
-from .state import CONTROLLER_LOCK, StateDir
+from .state import CONTROLLER_LOCK, StateDir, read_json
 
 POLL_S = 0.1
 
@@ -23,6 +23,7 @@ def start(state: StateDir, config: FederationConfig, *, ephemeral: bool) -> Desi
 def request(state: StateDir, config: FederationConfig, *, ephemeral: bool = False) -> Desired:
     """Write down what a controller that starts now shall keep."""
     roster_for(config, Roster.read(state.roster), config.counts)
+    _refuse_to_forget(state, config)
     state.status.unlink(missing_ok=True)
     Saved(config=config, ephemeral=ephemeral).write(state)
     try:
@@ -32,6 +33,19 @@ def request(state: StateDir, config: FederationConfig, *, ephemeral: bool = Fals
     wish = Desired(generation=generation, nodes=config.counts)
     wish.write(state)
     return wish
+
+
+def _refuse_to_forget(state: StateDir, config: FederationConfig) -> None:
+    # after a killed controller only the site's own block says how its jobs are ended
+    try:
+        saved = Saved.read(state)
+    except FederationError:
+        return
+    for name in set(saved.config.sites if saved else ()) - set(config.sites):
+        if read_json(state.jobs / f"{name}.json"):
+            raise ConfigError(
+                f"sites.{name}: is missing, and its jobs still run: take the federation down first"
+            )
 
 
 def launch(state: StateDir, *options: str) -> int:

@@ -35,10 +35,10 @@ def fill(spec: JobSpec, taken: MutableSet[int]) -> tuple[str, ...]:
 
 
 def read_door(path: Path) -> str:
-    """The endpoint that a door file names; empty where there is none yet."""
+    """The endpoint that a door file names; empty where there is none yet, or its disk does not answer."""
     try:
         return path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 

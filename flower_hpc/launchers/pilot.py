@@ -146,14 +146,12 @@ class _Flight:
 
     def _hand_in(self, process: subprocess.Popen[bytes], said: SuperNodeLog) -> None:
         down = self.spec.cwd.parent / DOWN
-        (self.spec.cwd / STOP).touch()
-        sent: float | None = None
+        with suppress(OSError):  # without the shared disk the work goes on to its own end
+            (self.spec.cwd / STOP).touch()
         while process.poll() is None and WALL.now() < (self.deadline or 0.0) and not down.exists():
             said.read()
-            if not said.busy:
-                sent = sent or said.sent_at
-                if sent is None or WALL.now() - sent > LINGER_S:
-                    return
+            if not said.busy and (said.sent_at is None or WALL.now() - said.sent_at > LINGER_S):
+                return
             WALL.sleep(LOOK_S)
 
     def _start(self, log: BinaryIO) -> subprocess.Popen[bytes]:

@@ -46,10 +46,13 @@ class SuperNodeLog:
         self._tail = self._partial = ""
 
     def read(self) -> None:
-        """Take in what is new."""
-        with self.path.open("rb") as file:
-            file.seek(self._position)
-            data = file.read()
+        """Take in what is new; nothing while the shared disk does not answer."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._position)
+                data = file.read()
+        except OSError:
+            return
         self._position += len(data)
         text = self._partial + data.decode(errors="replace")
         whole, _, self._partial = text.rpartition("\n")

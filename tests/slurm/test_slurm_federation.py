@@ -179,6 +179,7 @@ def test_nodes_that_the_scheduler_takes_come_back_and_the_run_ends_well(slurm, l
     jobs = {node.split()[0] for node in slurm.run("squeue", "-h", "-r", "-o", "%i").splitlines()}
     federation("up")
     assert federation.status()["wanted"] == 3  # what the file says
+    until(lambda: len(slurm.run("squeue", "-h", "-r", "-o", "%i").split()) == 2)  # the others were ended
     federation("scale", "hpc", "4")
     federation("scale", "hpc", "1")
     left = {node.split()[0] for node in slurm.run("squeue", "-h", "-r", "-t", "R", "-o", "%i").splitlines()}
