@@ -213,7 +213,9 @@ def read_status(told: "psij.JobStatus", code: int | None, asked: bool) -> JobSta
     if asked:
         return JobStatus(JobState.CANCELLED, reason)
     if code is not None:
-        return JobStatus(JobState.FAILED, ending(code)) if code else JobStatus(JobState.SUCCEEDED)
+        # somebody sent it away: the scheduler, which preempts so too, or a person
+        failed = JobState.CANCELLED if code == 128 + signal.SIGTERM else JobState.FAILED
+        return JobStatus(failed, ending(code)) if code else JobStatus(JobState.SUCCEEDED)
     if TIME_IS_UP in reason:
         return JobStatus(JobState.TIMEOUT, reason)
     if state is JobState.SUCCEEDED:  # what a queue has forgotten, PSI/J takes for completed
