@@ -5,12 +5,20 @@ from functools import partial
 import pytest
 
 from launcher_suite import LauncherSuite
+from slurm.conftest import running
 
 pytest.importorskip("psij", reason="needs flower-hpc[psij]")
 
 from flower_hpc.launchers import JobState
 from flower_hpc.launchers.psij import PsijLauncher
 from flower_hpc.launchers.psij_job import PsijOptions
+
+
+@pytest.fixture(scope="module")
+def slurm(request, tmp_path_factory):
+    """A cluster of its own: PSI/J reads no state at all while squeue shows a reason that it does not know."""
+    with running(request, tmp_path_factory.mktemp("psij"), nodes=2, gpu_nodes=0) as cluster:
+        yield cluster
 
 
 @pytest.fixture
