@@ -94,10 +94,8 @@ def test_the_example_works_from_up_to_down(slurm_cluster, tmp_path, proctrack, r
         result = json.loads(done.splitlines()[-1])
         assert len(result["rounds"]) == rounds
         assert result["rounds"][-1]["accuracy"] > (0.6 if rounds == 5 else 0.3)
-        assert {e["node"] for e in lab.events("first") if e["event"] == "reply_accepted"} >= {
-            "hpc-0",
-            "hpc-1",
-        }
+        replied = {e["node"] for e in lab.events("first") if e["event"] == "reply_accepted"}
+        assert len([name for name in replied if name.startswith("hpc")]) >= 2  # of the first three of four
     finally:
         lab("down")
     assert not in_queue(cluster)
