@@ -197,7 +197,7 @@ class Controller:
             self.roster = (self.roster.forget_ids() if known else self.roster).tell(job)
             self.roster.write(self.state.roster)
             for node in self.nodes.values():
-                node.node_id = None
+                node.signs_on_anew()
 
     def _register(self, wanted: Mapping[str, NodePlan]) -> None:
         if not self.config.tls:

@@ -101,6 +101,11 @@ class Keeper:
         log.info("%s is taken over: %s", self.name, self.job)
         return True
 
+    def look_again(self) -> None:
+        """Take it for online only once it is seen to be so anew."""
+        if self.state is NodeState.ONLINE:
+            self._become(NodeState.STARTING)
+
     def stop(self) -> None:
         """Ask it once to stop; :meth:`tick` ends it where it does not within 5 s."""
         self._again = False

@@ -41,6 +41,7 @@ class Node:
         self.keeper = Keeper(plan.name, launcher, self._spec, self._online, prepare=prepare)
         self._state, self._facts = state, facts
         self._told_restarts = 0
+        self._old_id: int | None = None
 
     def tick(self) -> None:
         """Look at it, and tell what has changed."""
@@ -61,14 +62,20 @@ class Node:
         elif keeper.state is NodeState.ONLINE and before is not NodeState.ONLINE:
             self._facts.tell(name, JobState.RUNNING, keeper.status.where)
 
+    def signs_on_anew(self) -> None:
+        """Its SuperLink is another one, which gives it another id: what its log says of the old is void."""
+        self._old_id, self.node_id = self.node_id or self._old_id, None
+        self.keeper.look_again()
+
     def _spec(self) -> JobSpec:
         return supernode_job(self.plan, self._state)
 
     def _online(self, job: str) -> bool:
         found = ONLINE.search(self.keeper.launcher.logs(job))
-        if found:
-            self.node_id = int(found[1])
-        return found is not None
+        if found is None or int(found[1]) == self._old_id:
+            return False
+        self.node_id = int(found[1])
+        return True
 
     def status(self, node_id: int | None, waiting: NodeState, why: str = "") -> NodeStatus:
         """How it is; ``waiting`` where it waits for the SuperLink or its registration, and ``why``."""
