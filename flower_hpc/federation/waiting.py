@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from ..errors import FederationError
 from ..launchers.supernode_log import last_line
+from ..launchers.tail import tail as end_of
 from . import leftovers
 from .config import FederationConfig
 from .roster import Roster, names_of
@@ -105,9 +106,4 @@ def complaint(state: StateDir, what: str, status: Status | None) -> str:
 
 def tail(state: StateDir, name: str) -> str:
     """The end of a log, of what was written since the last start; empty where there is none."""
-    path = state.log(name)
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return file.read().decode(errors="replace")
+    return end_of(state.log(name), TAIL_BYTES)

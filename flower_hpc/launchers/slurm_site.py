@@ -79,7 +79,12 @@ class SlurmOptions:
     @property
     def signal_s(self) -> int:
         """Seconds before the time limit at which the signal comes."""
-        return min(self.lead_s, self.minutes * 20)
+        return signal_s(self.lead_s, self.minutes)
+
+
+def signal_s(lead_s: int, minutes: int) -> int:
+    """Seconds before the time limit at which a job is told to hand in: at most a third of it."""
+    return min(lead_s, minutes * 20)
 
 
 def minutes_of(text: str | int) -> int:
@@ -129,7 +134,7 @@ def parameters(options: SlurmOptions, job_name: str, minutes: int | None = None)
         "mem": options.mem,
         "gres": f"gpu:{options.gpus}" if options.gpus else None,
         "setup": setup_lines(options.setup),
-        "signal_delay_s": min(options.lead_s, (minutes or options.minutes) * 20),
+        "signal_delay_s": signal_s(options.lead_s, minutes or options.minutes),
         "stderr_to_stdout": True,
         "srun_args": srun,
         "additional_parameters": more,
