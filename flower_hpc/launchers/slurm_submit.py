@@ -1,7 +1,7 @@
 """The thin call: pilots to sbatch through submitit, and the files that this leaves."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,7 @@ def submit(options: SlurmOptions, job_name: str, pilots: Sequence[Callable[[], s
     LaunchError
         What sbatch said, in one line; or the shared folder cannot be written.
     """
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    before = set(options.folder.glob("*")) if options.folder.exists() else set()
+    refused, before = refusals(), set(options.folder.glob("*"))
     try:
         executor = executor_for(options, job_name, len(pilots))
         with executor.batch():
@@ -32,15 +30,29 @@ def submit(options: SlurmOptions, job_name: str, pilots: Sequence[Callable[[], s
         for path in options.folder.glob("*submission*.sh"):
             path.unlink(missing_ok=True)  # sbatch has its own copy
         return [job.job_id for job in jobs]
-    except (FailedJobError, FailedSubmissionError) as error:
-        for path in set(options.folder.glob("*")) - before:
-            if path.is_file():
-                path.unlink(missing_ok=True)  # submitit leaves what it wanted to submit
+    except refused as error:
+        remove_new(options.folder, before)
         raise LaunchError(f"Slurm refused {job_name}: {_words(error)}") from error
     except OSError as error:
         raise LaunchError(f"{error.filename or options.folder}: {error.strerror or error}") from error
     except RuntimeError as error:  # submitit: no srun on PATH
         raise LaunchError(f"no Slurm here: {error}") from error
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What submitit raises where sbatch refuses; LaunchError where submitit is missing."""
+    try:
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+    except ImportError as error:
+        raise LaunchError("Slurm jobs need submitit: pip install 'flower-hpc[slurm]'") from error
+    return FailedJobError, FailedSubmissionError
+
+
+def remove_new(folder: Path, before: Collection[Path]) -> None:
+    """Remove what submitit wanted to submit, and leaves."""
+    for path in set(folder.glob("*")) - set(before):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def executor_for(options: SlurmOptions, job_name: str, count: int = 1) -> "submitit.SlurmExecutor":
@@ -59,6 +71,7 @@ def script(options: SlurmOptions, job_name: str, pilot: Pilot) -> str:
 
 def batch_file(options: SlurmOptions, job_name: str) -> str:
     """The sbatch file of a job with a site's options, whatever it runs."""
+    refusals()
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = f"{python_command(options)} -u -m submitit.core._submit {options.folder}"

@@ -10,6 +10,7 @@ from ..errors import LaunchError
 from ..protocol import OFFLOAD_ENV
 from .slurm_queue import said
 from .slurm_site import SlurmOptions, parameters, python_command
+from .slurm_submit import refusals, remove_new
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -36,16 +37,11 @@ def sbatch(
     LaunchError
         In one line, with sbatch's own words.
     """
-    try:
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-    except ImportError as error:
-        raise LaunchError("Slurm jobs need submitit: pip install 'flower-hpc[slurm]'") from error
-    before = set(folder.iterdir())
+    refused, before = refusals(), set(folder.glob("*"))
     try:
         return str(_executor(folder, options, name, minutes, env).submit(fn, *args, **kwargs).job_id)
-    except (FailedJobError, FailedSubmissionError) as error:
-        for file in set(folder.iterdir()) - before:  # it leaves them there
-            file.unlink(missing_ok=True)
+    except refused as error:
+        remove_new(folder, before)
         raise LaunchError(f"sbatch: {said(str(error))}") from error
     except (OSError, RuntimeError) as error:
         raise LaunchError(f"no job could be submitted: {error}") from error

@@ -239,3 +239,15 @@ def test_without_slurm_a_submission_is_refused_in_one_line(tmp_path, monkeypatch
         time.sleep(0.05)
     launcher.close()
     assert "srun" in launcher.status(job).reason
+
+
+def test_without_submitit_a_submission_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit.core.utils", None)
+    launcher = launcher_of(SlurmOptions(folder=tmp_path / "jobs"), tmp_path)
+    job = launcher.submit(spec_of(tmp_path))
+    deadline = time.monotonic() + 20
+    while not launcher.status(job).state.final and time.monotonic() < deadline:
+        time.sleep(0.05)
+    launcher.close()
+    assert launcher.status(job).refused
+    assert "pip install 'flower-hpc[slurm]'" in launcher.status(job).reason
