@@ -3,7 +3,8 @@
 from .config import FederationConfig, GatewayConfig, Security
 from .federation import Federation
 from .link_config import SlurmSuperLink, SuperLinkConfig
-from .sites import PsijSite, Site, SlurmSite
+from .site import Site
+from .sites import PsijSite, SlurmSite
 from .status import NodeState, NodeStatus, State, Status, SuperLinkStatus
 
 __all__ = [

@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
 from .explain import explain
-from .fields import Name, Strict
+from .fields import HOST, Name, Strict
 from .link_config import AnySuperLink, SlurmSuperLink, SuperLinkConfig
 from .sites import AnySite, SlurmSite
 from .yamlfile import read_yaml
@@ -53,7 +53,7 @@ class GatewayConfig(Strict):
     @field_validator("address")
     @classmethod
     def _a_host(cls, address: str | None) -> str | None:
-        if address is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+", address):
+        if address is not None and not re.fullmatch(HOST, address):
             raise ValueError("a host name or an IP address")
         return address
 

@@ -16,6 +16,7 @@ from .identity import write_private
 from .jobs import gateway_job, network_of, relay_job, site_folder
 from .keeper import Keeper
 from .link import Link
+from .site import CloudSite, Site
 from .state import StateDir, read_json, write_json
 from .status import NodeState
 
@@ -58,7 +59,7 @@ class Door:
         self._looked = WALL.now() if look else self._looked
         for name, site in self.config.sites.items():
             if site.remote and look:
-                self._open(name, getattr(site, "relay", False))
+                self._open(name, site)
         for keeper in self.keepers.values():
             if keeper.stopped:
                 start(keeper)
@@ -78,10 +79,13 @@ class Door:
             keeper.state is NodeState.ONLINE for keeper in self.keepers.values()
         )
 
-    def _open(self, site: str, relay: bool) -> None:
-        if not relay:
-            self._tell(site, f"tcp:{self._upstream()}")
-            return
+    def _open(self, name: str, site: Site) -> None:
+        if not getattr(site, "relay", False):
+            self._tell(name, f"tcp:{getattr(site, 'via', None) or self._upstream()}")
+        else:
+            self._forward(name)
+
+    def _forward(self, site: str) -> None:
         name, upstream = f"relay-{site}", self._upstream()
         self._keep(name, lambda: self._relay(site))
         if self._relayed.setdefault(site, upstream) != upstream:  # the SuperLink has moved to another host
@@ -158,7 +162,8 @@ def furnish(config: FederationConfig, state: StateDir, site: str, name: str) -> 
         for part in ("nodes", "logs"):
             (folder / part).mkdir(mode=0o700, exist_ok=True)
         (folder / "nodes" / DOWN).unlink(missing_ok=True)
-        _lead_to(state.log(name), folder / "logs" / f"{name}.log")
+        if not isinstance(config.sites[site], CloudSite):
+            _lead_to(state.log(name), folder / "logs" / f"{name}.log")
     except OSError as error:
         raise _unwritable(f"sites.{site}", folder, error) from error
 

@@ -17,6 +17,7 @@ DATA_DIR = "data-dir"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
 KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+HOST = r"[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]+"
 OPTION = re.compile(r"[a-z][a-z-]*")
 OURS = {
     NODE_NAME: "set by the federation",
@@ -165,6 +166,15 @@ def check_words(value: str) -> str:
     return value
 
 
+def check_address(value: str) -> str:
+    """A host and a port."""
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(HOST, host.strip("[]")) or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("HOST:PORT")
+    return value
+
+
+Address = Annotated[str, AfterValidator(check_address)]
 Name = Annotated[str, AfterValidator(check_name)]
 Scalars = Annotated[dict[str, Any], AfterValidator(check_scalars)]
 Variables = Annotated[dict[str, str], BeforeValidator(check_env)]

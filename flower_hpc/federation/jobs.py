@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..launchers import JobSpec, SlurmOptions
+from ..launchers.bundle import HOME, ROOT, key_file
 from ..launchers.filling import DOOR
 from ..launchers.ports import join
 from ..launchers.psij_job import PsijOptions
@@ -18,7 +19,8 @@ from .fields import DATA_DIR, Scalar
 from .flwr_cli import QUIET
 from .link import ENCLOSED, Link
 from .roster import Roster, names_of
-from .sites import BATCH, Site, SlurmSite
+from .site import CloudSite, Site
+from .sites import BATCH, SlurmSite
 from .state import OWNER_ENV, StateDir
 
 POLL_S = "0.2"  # Flower's default of 1 s is a second of every message
@@ -42,6 +44,8 @@ class NodePlan:
     here: bool = True
     """Whether it is a process of this machine."""
     batch: SlurmOptions | PsijOptions | None = None
+    bundled: bool = False
+    """Whether it shares no disk with this machine; see :mod:`flower_hpc.launchers.bundle`."""
 
     @property
     def fingerprint(self) -> str:
@@ -91,6 +95,7 @@ def plan_nodes(
                 folder=folder,
                 here=not site.remote,
                 batch=batch,
+                bundled=isinstance(site, CloudSite),
             )
     return plans
 
@@ -128,15 +133,15 @@ def job_name(config: FederationConfig, site: str, state: StateDir) -> str:
 
 def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
     """A SuperNode, whose own Runtime API listens on a free port of the loopback."""
-    base = state.path if plan.here or plan.folder is None else plan.folder
-    folder = (plan.folder or state.path) / "nodes" / plan.name
+    base, folder, log = places(plan, state)
+    key = base / (key_file(plan.name) if plan.bundled else f"keys/{plan.name}")
     direct = plan.network == "host" and plan.link.startswith("tcp:")
     runtime = "127.0.0.1:{port:runtime}"
     link = plan.link.removeprefix("tcp:") if direct else "127.0.0.1:{port:link}"
     command = ["flower-supernode", "--superlink", link]
     if plan.tls:
         command += ["--root-certificates", str(base / "ca.pem")]
-        command += ["--auth-supernode-private-key", str(base / "keys" / plan.name)]
+        command += ["--auth-supernode-private-key", str(key)]
     else:
         command += ["--insecure"]
     command += ["--host", "127.0.0.1", "--port", "{port:runtime}", "--node-config", node_config(plan.config)]
@@ -151,12 +156,20 @@ def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
         name=plan.name,
         command=tuple(command),
         cwd=folder,
-        log=state.log(plan.name) if plan.here else base / "logs" / f"{plan.name}.log",
+        log=log,
         # where the node's work looks for the file `stop`
         env=ours | {NODE_STATE_ENV: str(folder)} | dict(plan.env),
         door=None if plan.here else base / "door",
         fingerprint=plan.fingerprint,
     )
+
+
+def places(plan: NodePlan, state: StateDir) -> tuple[Path, Path, Path]:
+    """As the node's host sees them: the folder of its files, its own folder, and its log."""
+    if plan.here:
+        return state.path, (plan.folder or state.path) / "nodes" / plan.name, state.log(plan.name)
+    base, home = (ROOT, HOME) if plan.bundled else (plan.folder or state.path,) * 2
+    return base, home / "nodes" / plan.name, home / "logs" / f"{plan.name}.log"
 
 
 def gateway_job(config: FederationConfig, state: StateDir, port: int, link: str) -> JobSpec:

@@ -32,40 +32,16 @@ from ..errors import ConfigError
 from ..launchers import SlurmOptions
 from ..launchers.psij_job import PsijOptions
 from .fields import (
-    MOST_NODES,
     Minutes,
     Options,
-    Scalars,
     Seconds,
     Strict,
-    Variables,
     Word,
     Words,
     absolute,
     expanded,
 )
-
-
-class Site(Strict):
-    """Nodes that are processes of this machine; and what every site has."""
-
-    launcher: Literal["local"] = "local"
-    nodes: int = Field(ge=1, le=MOST_NODES)
-    data_dir: str | None = None
-    node_config: Scalars = Field(default={})
-    per_node: dict[str, Scalars] = Field(default={})
-    env: Variables = Field(default={})
-    network: Literal["private", "host"] | None = None
-
-    @field_validator("data_dir")
-    @classmethod
-    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return absolute(value, info)
-
-    @property
-    def remote(self) -> bool:
-        """Whether its nodes run beyond this machine."""
-        return False
+from .site import Site
 
 
 class SlurmBatch(Strict):

@@ -20,7 +20,8 @@ class JobSpec:
         What people call it; part of its log.
     command : tuple of str
         Program and arguments; ``{port:NAME}`` stands for a port that is free where and when it starts,
-        ``{door}`` for what the file ``door`` says then, ``python`` for the Python that starts it.
+        ``{door}`` for what the file ``door`` says then, ``{env:NAME}`` for a variable there, ``python`` for
+        the Python that starts it.
     cwd : Path
         Its working directory; made where it is missing.
     log : Path
@@ -91,7 +92,9 @@ class JobStatus:
         The scheduler's own id of it; empty until it has one.
     refused : bool
         True where the scheduler never took it, and would not take it a second time either; default False.
-    """
+    leaves_at : float, optional
+        ``{door}`` for what the file ``door`` says then, ``{env:NAME}`` for a variable there, ``python``
+        for the Python that starts it.
 
     state: JobState
     reason: str = ""
@@ -100,6 +103,7 @@ class JobStatus:
     pid: int | None = None
     job: str = ""
     refused: bool = False
+    leaves_at: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,14 @@ from .base import JobSpec
 from .ports import free_port
 
 PORT = re.compile(r"\{port:([a-z]+)\}")
+VARIABLE = re.compile(r"\{env:([A-Z_]+)\}")
 DOOR, PYTHON = "{door}", "python"
 
 
 def fill(spec: JobSpec, taken: MutableSet[int]) -> tuple[str, ...]:
     """The command to run here: ``{port:NAME}`` is a free port, ``{door}`` what the spec's door file says.
+
+    ``{env:NAME}`` is a variable of the environment here.
 
     Programs without a folder are those beside this Python; ``python`` is this Python itself.
 
@@ -30,7 +33,8 @@ def fill(spec: JobSpec, taken: MutableSet[int]) -> tuple[str, ...]:
     door = read_door(spec.door) if spec.door is not None else ""
     if spec.door is not None and not door:
         raise LaunchError(f"{spec.name}: {spec.door} does not say yet where the SuperLink is")
-    filled = (PORT.sub(lambda found: str(ports[found[1]]), word).replace(DOOR, door) for word in spec.command)
+    known = (VARIABLE.sub(lambda found: os.environ.get(found[1], ""), word) for word in spec.command)
+    filled = (PORT.sub(lambda found: str(ports[found[1]]), word).replace(DOOR, door) for word in known)
     return tuple(_program(word) for word in filled)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import LaunchError
 from .base import Found, JobSpec, JobStatus, Launcher
+from .bundle import as_data, from_data
 from .filling import PYTHON
 from .pilot import Pilot, PilotError
 from .supernode_log import since_last_start
@@ -39,7 +40,7 @@ class Piloted:
         flown = self._flown(spec)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            Path(flown.command[-1]).write_text(to_json(spec), encoding="utf-8")
+            Path(flown.command[-1]).write_text(json.dumps(as_data(spec)), encoding="utf-8")
         except OSError as error:
             raise LaunchError(f"{self.folder} cannot be written: {error.strerror or error}") from error
         return self.launcher.submit(flown)
@@ -69,29 +70,10 @@ class Piloted:
         self.launcher.close()
 
 
-def to_json(spec: JobSpec) -> str:
-    """A spec as text."""
-    paths = {"cwd": str(spec.cwd), "log": str(spec.log), "door": str(spec.door) if spec.door else None}
-    return json.dumps({"name": spec.name, "command": spec.command, "env": dict(spec.env), **paths})
-
-
-def from_json(text: str) -> JobSpec:
-    """The spec of :func:`to_json`."""
-    data = json.loads(text)
-    return JobSpec(
-        name=data["name"],
-        command=tuple(data["command"]),
-        env=data["env"],
-        cwd=Path(data["cwd"]),
-        log=Path(data["log"]),
-        door=Path(data["door"]) if data["door"] else None,
-    )
-
-
 def main() -> int:
     """Fly the pilot of a file; exit code 1 where its SuperNode ended by itself."""
     try:
-        print(Pilot(from_json(Path(sys.argv[1]).read_text(encoding="utf-8")))(), flush=True)
+        print(Pilot(from_data(json.loads(Path(sys.argv[1]).read_text("utf-8"))))(), flush=True)
     except PilotError as error:
         print(f"PilotError: {error}", flush=True)
         return 1

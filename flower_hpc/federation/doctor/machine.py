@@ -18,7 +18,7 @@ from ...network.namespace import can_enclose
 from ..config import FederationConfig
 from ..leftovers import shared_host
 from ..link import make_private, socket_path, wants_private, why_refused
-from ..sites import Site
+from ..site import Site
 from ..state import HOME_ENV, StateDir
 from ..superlink import check_port
 from .finding import Finding, ok, problem, warning

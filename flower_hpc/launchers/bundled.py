@@ -1,0 +1,88 @@
+"""On a host without a shared disk: keeps the SuperNode that a bundle describes, and shows its log.
+
+``python -m flower_hpc.launchers.bundled NAME [--root DIR] [--grace-s SECONDS]``
+
+The process that this is gets TERM when its host goes away; it then has ``grace-s`` seconds to hand work in.
+"""
+
+import argparse
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..clock import WALL
+from ..errors import LaunchError
+from .base import JobSpec
+from .bundle import ADDRESS, HEALTH, HEALTH_PORT, ROOT, unpack
+from .pilot import Pilot, PilotError
+from .ports import join
+
+LOOK_S, SHOW_S = 1.0, 0.5
+WAIT_S = 300.0
+
+
+def main() -> int:
+    """Run until asked to leave; exit code 1 where the SuperNode ended by itself."""
+    parser = argparse.ArgumentParser(prog="flower_hpc.launchers.bundled")
+    parser.add_argument("name")
+    parser.add_argument("--root", type=Path, default=ROOT)
+    parser.add_argument("--grace-s", type=float, default=30.0)
+    asked = parser.parse_args()
+    if address := os.environ.get(ADDRESS):
+        os.environ[HEALTH] = join(address, HEALTH_PORT)
+    try:
+        spec = find(asked.root, asked.name)
+        spec.cwd.parent.mkdir(parents=True, exist_ok=True)
+        with shown(spec.log):
+            print(Pilot(spec, kill_wait_s=asked.grace_s)(), flush=True)
+    except (PilotError, LaunchError) as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        return 1
+    except OSError as error:
+        print(f"PilotError: {error.strerror}: {error.filename}", flush=True)
+        return 1
+    return 0
+
+
+def find(root: Path, name: str, wait_s: float = WAIT_S) -> JobSpec:
+    """The node's spec, once the bundle holds it; LaunchError where that does not come about."""
+    until = WALL.now() + wait_s
+    while (spec := unpack(root, name)) is None:
+        if WALL.now() > until:
+            raise LaunchError(f"{root} says nothing of {name} after {wait_s:g} s")
+        WALL.sleep(LOOK_S)
+    return spec
+
+
+@contextmanager
+def shown(path: Path) -> Iterator[None]:
+    """What is appended to the log meanwhile goes to standard output too, where the platform collects it."""
+    over, position = threading.Event(), path.stat().st_size if path.exists() else 0
+
+    def show() -> None:
+        nonlocal position
+        with suppress(OSError), path.open("rb") as log:
+            log.seek(position)
+            while data := log.read(65536):
+                position += len(data)
+                os.write(sys.stdout.fileno(), data)
+
+    def work() -> None:
+        while not over.wait(SHOW_S):
+            show()
+        show()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
