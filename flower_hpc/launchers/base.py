@@ -93,8 +93,8 @@ class JobStatus:
     refused : bool
         True where the scheduler never took it, and would not take it a second time either; default False.
     leaves_at : float, optional
-        ``{door}`` for what the file ``door`` says then, ``{env:NAME}`` for a variable there, ``python``
-        for the Python that starts it.
+        When what it runs on will be taken away, in seconds since the epoch; default: nothing is known.
+    """
 
     state: JobState
     reason: str = ""

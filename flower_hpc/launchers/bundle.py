@@ -1,8 +1,8 @@
 """What nodes of a site without a shared disk are given: a few small files, and how they are read there.
 
 A bundle is ``ca.pem``, ``door`` (where the SuperLink is), ``nodes.json.gz`` (how each node starts) and
-``NAME.key`` for each node. It travels as a Kubernetes Secret or as EC2 parameters, lies in :data:`ROOT` of the
-node's host, and holds nothing of other sites.
+``NAME.key`` for each node. It travels as a Kubernetes Secret or as EC2 parameters, lies in :data:`ROOT` of
+the node's host, and holds nothing of other sites.
 """
 
 import gzip
