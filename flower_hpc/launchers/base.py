@@ -94,6 +94,8 @@ class JobStatus:
         True where the scheduler never took it, and would not take it a second time either; default False.
     leaves_at : float, optional
         When what it runs on will be taken away, in seconds since the epoch; default: nothing is known.
+    ended : JobState, optional
+        How its last start ended, where the scheduler starts it again by itself; default: as preempted.
     """
 
     state: JobState
@@ -104,6 +106,7 @@ class JobStatus:
     job: str = ""
     refused: bool = False
     leaves_at: float | None = None
+    ended: JobState | None = None
 
 
 @dataclass(frozen=True)

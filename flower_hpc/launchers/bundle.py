@@ -18,6 +18,7 @@ ROOT, HOME = Path("/etc/flower-hpc"), Path("/var/lib/flower-hpc")
 """Where a node finds its bundle, and where it keeps what shall last."""
 CA, DOOR, NODES = "ca.pem", "door", "nodes.json.gz"
 ADDRESS, HEALTH, HEALTH_PORT = "FLOWER_HPC_ADDRESS", "FLOWER_HPC_HEALTH", 9098
+POD = "FLOWER_HPC_POD"
 """Where the platform says which address is the node's own, Flower's health server listens there."""
 
 
@@ -78,7 +79,7 @@ def as_data(spec: JobSpec) -> dict[str, object]:
     return {"name": spec.name, "command": list(spec.command), "env": dict(spec.env), **paths}
 
 
-def from_data(data: Mapping[str, object]) -> JobSpec:
+def from_data(data: Mapping[str, object], fingerprint: str = "") -> JobSpec:
     """The spec of :func:`as_data`."""
     command, env, door = data["command"], data["env"], data["door"]
     assert isinstance(command, list)
@@ -90,4 +91,5 @@ def from_data(data: Mapping[str, object]) -> JobSpec:
         cwd=Path(str(data["cwd"])),
         log=Path(str(data["log"])),
         door=Path(str(door)) if door else None,
+        fingerprint=fingerprint,
     )

@@ -2,6 +2,8 @@
 
 ``python -m flower_hpc.launchers.bundled NAME [--root DIR] [--grace-s SECONDS]``
 
+In NAME ``{ordinal}`` stands for the number at the end of the pod's name.
+
 The process that this is gets TERM when its host goes away; it then has ``grace-s`` seconds to hand work in.
 """
 
@@ -16,7 +18,7 @@ from pathlib import Path
 from ..clock import WALL
 from ..errors import LaunchError
 from .base import JobSpec
-from .bundle import ADDRESS, HEALTH, HEALTH_PORT, ROOT, unpack
+from .bundle import ADDRESS, HEALTH, HEALTH_PORT, POD, ROOT, unpack
 from .pilot import Pilot, PilotError
 from .ports import join
 
@@ -34,7 +36,8 @@ def main() -> int:
     if address := os.environ.get(ADDRESS):
         os.environ[HEALTH] = join(address, HEALTH_PORT)
     try:
-        spec = find(asked.root, asked.name)
+        ordinal = os.environ.get(POD, "").rpartition("-")[2]
+        spec = find(asked.root, asked.name.replace("{ordinal}", ordinal))
         spec.cwd.parent.mkdir(parents=True, exist_ok=True)
         with shown(spec.log):
             print(Pilot(spec, kill_wait_s=asked.grace_s)(), flush=True)

@@ -36,3 +36,9 @@ def why_not(host: str, port: int) -> str | None:
 def join(host: str, port: int) -> str:
     """``host:port`` as Flower takes it, with brackets around IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split(address: str) -> tuple[str, int]:
+    """Host and port of :func:`join`'s result."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

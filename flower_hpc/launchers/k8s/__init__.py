@@ -1,0 +1,5 @@
+"""The parts of the Kubernetes launcher: what is asked for, as which objects, through which calls."""
+
+from .options import KubernetesOptions, Volume
+
+__all__ = ["KubernetesOptions", "Volume"]

@@ -1,0 +1,312 @@
+"""One namespace of a cluster, through the official client: few calls, plain objects, errors in one line."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ...errors import LaunchError
+from .place import MANAGER, Manifest
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = (5, 30)
+WATCH_S, SILENCE_S = 300, 100
+"""A watch is opened anew after so long; it counts as dead when not even a bookmark comes."""
+TRIES, FIRST_S, LONGEST_S = 6, 0.5, 20.0
+AGAIN = (408, 429, 500, 502, 503, 504)
+KINDS = {
+    "ConfigMap": ("CoreV1Api", "config_map"),
+    "Deployment": ("AppsV1Api", "deployment"),
+    "Event": ("CoreV1Api", "event"),
+    "Job": ("BatchV1Api", "job"),
+    "NetworkPolicy": ("NetworkingV1Api", "network_policy"),
+    "PersistentVolumeClaim": ("CoreV1Api", "persistent_volume_claim"),
+    "Pod": ("CoreV1Api", "pod"),
+    "PodDisruptionBudget": ("PolicyV1Api", "pod_disruption_budget"),
+    "Role": ("RbacAuthorizationV1Api", "role"),
+    "RoleBinding": ("RbacAuthorizationV1Api", "role_binding"),
+    "Secret": ("CoreV1Api", "secret"),
+    "Service": ("CoreV1Api", "service"),
+    "ServiceAccount": ("CoreV1Api", "service_account"),
+    "StatefulSet": ("AppsV1Api", "stateful_set"),
+}
+
+
+class ClusterError(LaunchError):
+    """A cluster refused, or could not be asked.
+
+    Parameters
+    ----------
+    words : str
+        One line; the server's own where it spoke.
+    status : int
+        Of HTTP; 0 where no answer came.
+    after_s : float
+        Seconds that the server asks to wait before another try; default 0.
+    """
+
+    def __init__(self, words: str, status: int = 0, after_s: float = 0.0) -> None:
+        super().__init__(words)
+        self.status, self.after_s = status, after_s
+
+
+class Api:
+    """What is asked of a cluster; safe to call again wherever an answer was lost.
+
+    Parameters
+    ----------
+    kubeconfig : Path, optional
+        Default: ``$KUBECONFIG``, ``~/.kube/config``, or inside a pod its service account.
+    context : str, optional
+        Default: the kubeconfig's current one.
+    namespace : str, optional
+        Default: the context's, else ``default``.
+    """
+
+    def __init__(
+        self, kubeconfig: Path | None = None, context: str | None = None, namespace: str | None = None
+    ) -> None:
+        self._kubeconfig, self._context, self._namespace = kubeconfig, context, namespace
+        self._client: Any = None
+        self._lock = threading.Lock()
+        self.closed = threading.Event()
+
+    @property
+    def namespace(self) -> str:
+        """In which everything happens."""
+        if self._namespace is None:
+            self._connect()
+        return self._namespace or "default"
+
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        """Have an object be so, as far as we say (server-side apply); what it is then."""
+        options = {"field_manager": MANAGER, "force": True, "_content_type": "application/apply-patch+yaml"}
+        if dry_run:
+            options["dry_run"] = "All"
+        name, kind = manifest["metadata"]["name"], manifest["kind"]
+        return self._ask(
+            f"patch_namespaced_{KINDS[kind][1]}", kind, name, self.namespace, manifest, **options
+        )
+
+    def create(self, manifest: Manifest) -> Manifest:
+        """Make an object; one of its name that is there already is returned as it is."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        try:
+            return self._ask(f"create_namespaced_{KINDS[kind][1]}", kind, self.namespace, manifest)
+        except ClusterError as error:
+            if error.status == 409:  # the answer to our own first try was lost
+                return self.get(kind, name)
+            raise
+
+    def get(self, kind: str, name: str) -> Manifest:
+        """An object."""
+        return self._ask(f"read_namespaced_{KINDS[kind][1]}", kind, name, self.namespace)
+
+    def list(self, kind: str, selector: str = "", fields: str = "") -> Manifest:
+        """Objects in ``items``, and in ``metadata`` the version of the list."""
+        chosen = {"label_selector": selector} if selector else {}
+        chosen |= {"field_selector": fields} if fields else {}
+        return self._ask(f"list_namespaced_{KINDS[kind][1]}", kind, self.namespace, **chosen)
+
+    def delete(
+        self, kind: str, name: str, *, uid: str = "", grace_s: int | None = None, orphan: bool = False
+    ) -> bool:
+        """Delete an object, that of ``uid`` where given; False where there is none such."""
+        options: Manifest = {"propagationPolicy": "Orphan" if orphan else "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        method = f"delete_namespaced_{KINDS[kind][1]}"
+        try:
+            self._ask(method, kind, name, self.namespace, body=self._options(options))
+        except ClusterError as error:
+            if error.status in (404, 409):
+                return False
+            raise
+        return True
+
+    def delete_all(self, kind: str, selector: str, grace_s: int | None = None) -> None:
+        """Delete what ``selector`` finds."""
+        given = {} if grace_s is None else {"grace_period_seconds": grace_s}
+        method = f"delete_collection_namespaced_{KINDS[kind][1]}"
+        self._ask(method, kind, self.namespace, label_selector=selector, **given)
+
+    def log(self, pod: str, container: str, max_bytes: int = 65536, *, previous: bool = False) -> str:
+        """The end of what a container wrote."""
+        response = self._raw(
+            "read_namespaced_pod_log",
+            "CoreV1Api",
+            pod,
+            self.namespace,
+            container=container,
+            previous=previous,
+            tail_lines=max(1, max_bytes // 40),
+        )
+        data: bytes = response.data
+        return data[-max_bytes:].decode(errors="replace")
+
+    def watch(self, kind: str, selector: str, version: str) -> Iterator[Manifest]:
+        """What happens to objects after ``version``: ``type`` and ``object``; ends now and then.
+
+        Raises
+        ------
+        ClusterError
+            With status 410 where the version is too old: list anew.
+        """
+        group, word = KINDS[kind]
+        response = self._raw(
+            f"list_namespaced_{word}",
+            group,
+            self.namespace,
+            label_selector=selector,
+            resource_version=version,
+            watch=True,
+            allow_watch_bookmarks=True,
+            timeout_seconds=WATCH_S,
+            _request_timeout=(TIMEOUT[0], SILENCE_S),
+        )
+        try:
+            for line in _lines(response, self.closed):
+                event: Manifest = json.loads(line)
+                if event.get("type") == "ERROR":
+                    status = event.get("object", {})
+                    raise ClusterError(str(status.get("message", "watch failed")), int(status.get("code", 0)))
+                yield event
+        finally:
+            response.close()
+
+    def close(self) -> None:
+        """Let go of connections, and of a watch at its next word."""
+        self.closed.set()
+        if self._client is not None:
+            self._client.close()
+
+    # -- the client ----------------------------------------------------------------------------------
+
+    def _ask(self, method: str, kind: str, *args: Any, **options: Any) -> Manifest:
+        pause = FIRST_S
+        for left in reversed(range(TRIES)):
+            try:
+                found: Manifest = json.loads(self._raw(method, KINDS[kind][0], *args, **options).data)
+                return found
+            except ClusterError as error:
+                if left == 0 or error.status not in (0, *AGAIN) or self.closed.is_set():
+                    raise
+                log.info("%s: again in %g s: %s", method, pause, error)
+                self.closed.wait(max(pause, error.after_s))
+                pause = min(LONGEST_S, pause * 2)
+        raise AssertionError("unreachable")
+
+    def _raw(self, method: str, group: str, *args: Any, **options: Any) -> Any:
+        client = self._connect()
+        from kubernetes import client as api
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        call: Callable[..., Any] = getattr(getattr(api, group)(client), method)
+        options = {"_request_timeout": TIMEOUT} | options
+        try:
+            return call(*args, _preload_content=False, **options)
+        except ApiException as error:
+            raise refusal(error, self._where()) from error
+        except (HTTPError, OSError) as error:
+            words = " ".join(str(getattr(error, "reason", None) or error).split())
+            raise ClusterError(f"{self._where()} cannot be reached: {words[:300]}") from error
+        except ValueError as error:  # client 37 checks bodies before it sends them
+            raise ClusterError(f"the client refuses it: {' '.join(str(error).split())[:300]}", 400) from error
+
+    def _connect(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client, namespace = connect(self._kubeconfig, self._context)
+                self._namespace = self._namespace or namespace
+            return self._client
+
+    def _where(self) -> str:
+        return f"the cluster at {self._client.configuration.host}"
+
+    def _options(self, options: Manifest) -> Any:
+        from kubernetes import client as api
+
+        preconditions = options.get("preconditions")
+        return api.V1DeleteOptions(
+            propagation_policy=options["propagationPolicy"],
+            grace_period_seconds=options.get("gracePeriodSeconds"),
+            preconditions=api.V1Preconditions(uid=preconditions["uid"]) if preconditions else None,
+        )
+
+
+def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | None]:
+    """A client of the official package, and the namespace of its context.
+
+    Raises
+    ------
+    LaunchError
+        The package is missing, or there is no such cluster to speak to; one line.
+    """
+    try:
+        from kubernetes import config
+    except ImportError as error:
+        words = "the package kubernetes is missing: pip install 'flower-hpc[kubernetes]'"
+        raise LaunchError(words) from error
+    try:
+        name = None if kubeconfig is None else str(kubeconfig)
+        contexts, current = config.list_kube_config_contexts(config_file=name)  # type: ignore[no-untyped-call]
+        chosen = next((one for one in contexts if one["name"] == context), None) if context else current
+        if chosen is None:
+            known = ", ".join(str(one["name"]) for one in contexts)
+            raise LaunchError(f"context must be one of: {known}; got {context!r}")
+        client = config.new_client_from_config(config_file=name, context=context)  # type: ignore[no-untyped-call]
+        return client, chosen["context"].get("namespace")
+    except config.ConfigException as error:
+        if kubeconfig is not None or context is not None:
+            raise LaunchError(f"kubeconfig: {' '.join(str(error).split())}") from error
+        return _in_cluster(error)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise LaunchError(f"kubeconfig: {' '.join(str(error).split())[:300]}") from error
+
+
+def _in_cluster(error: Exception) -> tuple[Any, str | None]:
+    from kubernetes import client as api
+    from kubernetes import config
+
+    configuration = api.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        words = "no cluster to speak to: set KUBECONFIG or the site's kubeconfig"
+        raise LaunchError(f"{words} ({' '.join(str(error).split())})") from error
+    namespace = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    return api.ApiClient(configuration), namespace.read_text().strip() if namespace.exists() else None
+
+
+def refusal(error: Any, where: str) -> ClusterError:
+    """What a server answered, in its own words."""
+    try:
+        body = error.body.decode() if isinstance(error.body, bytes) else error.body
+        words = str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        words = f"{error.status} {error.reason}"
+    if error.status == 401:
+        words = f"{where} does not accept the credentials (401 {words}): renew them in the kubeconfig"
+    header = str((error.headers or {}).get("Retry-After", ""))
+    after_s = min(LONGEST_S, float(header)) if header.isdigit() else 0.0
+    return ClusterError(" ".join(words.split()), int(error.status or 0), after_s)
+
+
+def _lines(response: Any, closed: threading.Event) -> Iterator[bytes]:
+    from urllib3.exceptions import HTTPError
+
+    rest = b""
+    try:
+        for chunk in response.stream(amt=None, decode_content=False):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line for line in lines if line.strip())
+            if closed.is_set():
+                return
+    except (HTTPError, OSError, AttributeError) as error:  # AttributeError: closed while it was read
+        raise ClusterError(f"the watch broke: {error}") from error

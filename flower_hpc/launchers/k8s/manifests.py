@@ -1,0 +1,119 @@
+"""A site as Kubernetes objects: pure translations, printed and sent as they are."""
+
+import base64
+from collections.abc import Mapping, Sequence
+
+from .options import KubernetesOptions, split_egress
+from .place import Manifest, Place
+from .pod import pod_metadata, pod_spec
+
+SUPERLINK = "flower-hpc-superlink"
+NODE_LOCAL_DNS = "169.254.20.10/32"
+
+
+def manifests(
+    options: KubernetesOptions,
+    place: Place,
+    nodes: int,
+    bundle: Mapping[str, bytes],
+    reach: Sequence[tuple[str, int]],
+) -> list[Manifest]:
+    """The objects of a site, in the order to make them.
+
+    Parameters
+    ----------
+    options : KubernetesOptions
+        What the site asks for.
+    place : Place
+        Whose they are.
+    nodes : int
+        How many pods.
+    bundle : mapping of str to bytes
+        What the pods are given; see :mod:`flower_hpc.launchers.bundle`.
+    reach : sequence of (str, int)
+        Networks (CIDR) and ports at which the SuperLink is.
+
+    Returns
+    -------
+    list of dict
+        ServiceAccount (unless the site names one), Secret, NetworkPolicy, PodDisruptionBudget, StatefulSet.
+    """
+    own = [] if options.service_account else [_service_account(options, place)]
+    return [
+        *own,
+        _secret(options, place, bundle),
+        _network_policy(options, place, reach),
+        _budget(options, place),
+        _stateful_set(options, place, nodes),
+    ]
+
+
+def head(version: str, kind: str, options: KubernetesOptions, place: Place) -> Manifest:
+    """What every object begins with."""
+    metadata: Manifest = {"name": place.name, "labels": dict(options.labels) | place.labels}
+    if options.namespace:
+        metadata["namespace"] = options.namespace
+    if options.annotations:
+        metadata["annotations"] = dict(options.annotations)
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}
+
+
+def _service_account(options: KubernetesOptions, place: Place) -> Manifest:
+    return head("v1", "ServiceAccount", options, place) | {"automountServiceAccountToken": False}
+
+
+def _secret(options: KubernetesOptions, place: Place, bundle: Mapping[str, bytes]) -> Manifest:
+    data = {name: base64.b64encode(content).decode() for name, content in sorted(bundle.items())}
+    return head("v1", "Secret", options, place) | {"type": "Opaque", "data": data}
+
+
+def _network_policy(options: KubernetesOptions, place: Place, reach: Sequence[tuple[str, int]]) -> Manifest:
+    dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    link = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": SUPERLINK}}, "namespaceSelector": {}}
+    egress = [
+        {"to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}], "ports": dns},
+        {"to": [link]},
+        *(_towards(cidr, port) for cidr, port in reach),
+        *(_towards(*split_egress(where)) for where in options.egress),
+    ]
+    spec = {
+        "podSelector": {"matchLabels": place.selected},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [],
+        "egress": egress,
+    }
+    return head("networking.k8s.io/v1", "NetworkPolicy", options, place) | {"spec": spec}
+
+
+def _towards(cidr: str, port: int | None) -> Manifest:
+    ports = {} if port is None else {"ports": [{"protocol": "TCP", "port": port}]}
+    return {"to": [{"ipBlock": {"cidr": cidr}}], **ports}
+
+
+def _budget(options: KubernetesOptions, place: Place) -> Manifest:
+    # drained hosts give up one node at a time: each then hands its work in and comes back elsewhere
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": place.selected}}
+    return head("policy/v1", "PodDisruptionBudget", options, place) | {"spec": spec}
+
+
+def _stateful_set(options: KubernetesOptions, place: Place, nodes: int) -> Manifest:
+    spec: Manifest = {
+        "replicas": nodes,
+        "serviceName": place.name,
+        "podManagementPolicy": "Parallel",
+        # a node's settings are its own: who has changed is deleted one by one, by name
+        "updateStrategy": {"type": "OnDelete"},
+        "revisionHistoryLimit": 1,
+        "selector": {"matchLabels": place.selected},
+        "template": {"metadata": pod_metadata(options, place), "spec": pod_spec(options, place)},
+    }
+    if options.storage:
+        spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Delete", "whenScaled": "Retain"}
+        claim: Manifest = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": options.storage}},
+        }
+        if options.storage_class:
+            claim["storageClassName"] = options.storage_class
+        spec["volumeClaimTemplates"] = [{"metadata": {"name": "state"}, "spec": claim}]
+    return head("apps/v1", "StatefulSet", options, place) | {"spec": spec}

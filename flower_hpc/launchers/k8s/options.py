@@ -1,0 +1,182 @@
+"""What a site asks of a Kubernetes cluster; touches none."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+
+QUANTITY = re.compile(r"([0-9]+(\.[0-9]+)?|\.[0-9]+)(m|k|Ki|[MGTPE]i?)?")
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+RESERVED = ("/", "/etc/flower-hpc", "/var/lib/flower-hpc", "/tmp", "/dev/shm", "/proc", "/sys", "/dev")
+SOURCES = ("claim", "secret", "config_map", "host_path")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """Something of the cluster's that pods see as a folder.
+
+    Parameters
+    ----------
+    mount : str
+        Where, an absolute path.
+    claim, secret, config_map, host_path : str, optional
+        What, one of them: a PersistentVolumeClaim, a Secret, a ConfigMap, a folder of the host.
+    read_only : bool
+        Default True: private data are for reading.
+    """
+
+    mount: str
+    claim: str | None = None
+    secret: str | None = None
+    config_map: str | None = None
+    host_path: str | None = None
+    read_only: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.mount.startswith("/") or ":" in self.mount or self.mount.rstrip("/") in ("", *RESERVED):
+            raise ConfigError(f"mount must be an absolute path other than ours, got {self.mount!r}")
+        given = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                f"volume must have one of {', '.join(SOURCES)}, got {', '.join(given) or 'none'}"
+            )
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """As the API has it."""
+        if self.claim is not None:
+            return {"persistentVolumeClaim": {"claimName": self.claim, "readOnly": self.read_only}}
+        if self.secret is not None:
+            return {"secret": {"secretName": self.secret}}
+        if self.config_map is not None:
+            return {"configMap": {"name": self.config_map}}
+        return {"hostPath": {"path": self.host_path}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesOptions:
+    """What a site asks of a cluster.
+
+    Parameters
+    ----------
+    folder : Path
+        The site's folder on this machine, with what goes into the pods' bundle.
+    image : str
+        With Python, this package and what the apps import.
+    namespace : str, optional
+        Default: that of the kubeconfig's context, else ``default``.
+    kubeconfig : Path, optional
+        Default: ``$KUBECONFIG``, ``~/.kube/config``, or inside a pod its service account.
+    context : str, optional
+        Of the kubeconfig; default: its current one.
+    cpus, mem : str, optional
+        Quantities such as ``2`` or ``500m``, and ``4Gi``: requested, and the limit of memory. Default: none.
+    gpus : int
+        Default 0.
+    gpu_resource : str
+        What the cluster calls them; default ``nvidia.com/gpu``.
+    resources : mapping
+        ``requests`` and ``limits`` beyond these, as in a pod.
+    node_selector : mapping of str to str
+        Labels of the nodes to run on.
+    tolerations : tuple of mapping
+        As in a pod.
+    affinity : mapping
+        As in a pod.
+    priority_class, runtime_class : str, optional
+        By name.
+    pull_secrets : tuple of str
+        Names of Secrets of the image's registry.
+    pull_policy : {"Always", "IfNotPresent", "Never"}, optional
+        Default: the cluster's own.
+    service_account : str, optional
+        Of an account that is there; default: one of the site's own, without a token.
+    secret_env : mapping of str to str
+        Environment variables from Secrets: ``NAME: secret/key``.
+    volumes : tuple of Volume
+        Data of the site.
+    storage : str, optional
+        Size of a claim for each node's state, such as ``10Gi``; default: it lives as long as its pod.
+    storage_class : str, optional
+        Of that claim; default: the cluster's own.
+    egress : tuple of str
+        Where pods may connect to beside the SuperLink: ``CIDR`` or ``CIDR:PORT``.
+    user : int
+        Numeric user and group that pods run as, never 0; default 1000.
+    grace_s : int
+        Between being asked to leave and being killed; default 60.
+    labels, annotations : mapping of str to str
+        More of them on every object and pod.
+    python : str
+        The image's interpreter; default ``python``.
+    """
+
+    folder: Path
+    image: str
+    namespace: str | None = None
+    kubeconfig: Path | None = None
+    context: str | None = None
+    cpus: str | None = None
+    mem: str | None = None
+    gpus: int = 0
+    gpu_resource: str = "nvidia.com/gpu"
+    resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    affinity: Mapping[str, Any] = field(default_factory=dict)
+    priority_class: str | None = None
+    runtime_class: str | None = None
+    pull_secrets: tuple[str, ...] = ()
+    pull_policy: str | None = None
+    service_account: str | None = None
+    secret_env: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
+    storage: str | None = None
+    storage_class: str | None = None
+    egress: tuple[str, ...] = ()
+    user: int = 1000
+    grace_s: int = 60
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    python: str = "python"
+
+    def __post_init__(self) -> None:
+        if not self.image or not self.image.isprintable() or " " in self.image:
+            raise ConfigError(f"image must be a reference such as ghcr.io/me/node:1, got {self.image!r}")
+        if self.namespace is not None and not LABEL.fullmatch(self.namespace):
+            raise ConfigError(f"namespace must be 1 to 63 of a-z, 0-9 and '-', got {self.namespace!r}")
+        for name in ("cpus", "mem", "storage"):
+            value = getattr(self, name)
+            if value is not None and not QUANTITY.fullmatch(value):
+                raise ConfigError(f"{name} must be a quantity such as 500m, 2 or 4Gi, got {value!r}")
+        if self.user < 1:
+            raise ConfigError(f"user must be an integer >= 1 (pods never run as root), got {self.user}")
+        for variable, where in self.secret_env.items():
+            if not re.fullmatch(r"[^/\s]+/[^/\s]+", where):
+                raise ConfigError(f"secret_env must map to secret/key, got {variable}: {where!r}")
+        if unknown := set(self.resources) - {"requests", "limits"}:
+            raise ConfigError(
+                f"resources must be a mapping of requests and limits, got {sorted(unknown)[0]!r}"
+            )
+        for where in self.egress:
+            split_egress(where)
+
+
+def split_egress(where: str) -> tuple[str, int | None]:
+    """``CIDR`` or ``CIDR:PORT``; ConfigError for anything else."""
+    net, colon, port = where.rpartition(":") if "/" in where.partition(":")[0] else (where, "", "")
+    if where.startswith("["):
+        net, colon, port = where[1:].partition("]:")
+        net = net.rstrip("]")
+    try:
+        ipaddress.ip_network(net)
+        number = int(port) if colon else None
+        if number is not None and not 0 < number < 65536:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"egress must be CIDR or CIDR:PORT ([CIDR]:PORT for IPv6), got {where!r}") from None
+    return net, number

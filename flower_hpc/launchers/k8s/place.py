@@ -1,0 +1,46 @@
+"""Whose objects they are: names and labels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+Manifest = dict[str, Any]
+MANAGER = "flower-hpc"
+FEDERATION, SITE = "flower-hpc/federation", "flower-hpc/site"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which site of which federation, and what its objects are called.
+
+    Parameters
+    ----------
+    federation, site : str
+        Their names.
+    name : str
+        Of all objects; at most 52 characters, since pods add to it.
+    """
+
+    federation: str
+    site: str
+    name: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """That all of its objects have, and no others."""
+        return {
+            "app.kubernetes.io/name": "flower-hpc-supernode",
+            "app.kubernetes.io/instance": self.name,
+            "app.kubernetes.io/managed-by": MANAGER,
+            FEDERATION: self.federation,
+            SITE: self.site,
+        }
+
+    @property
+    def selector(self) -> str:
+        """The same, as the API asks for it."""
+        return ",".join(f"{key}={value}" for key, value in self.selected.items())
+
+    @property
+    def selected(self) -> dict[str, str]:
+        """By which its pods are chosen; cannot change while they live."""
+        return {"app.kubernetes.io/instance": self.name, "app.kubernetes.io/managed-by": MANAGER}
