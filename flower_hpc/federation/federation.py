@@ -10,6 +10,7 @@ from ..errors import ConfigError, FederationError
 from ..launchers.supernode_log import last_line
 from .config import FederationConfig
 from .desired import Desired, Saved
+from .fetching import fetch
 from .fields import Scalar
 from .planning import check, plan, warnings
 from .roster import Roster, names_of, roster_for
@@ -159,9 +160,14 @@ class Federation:
         if node not in names:
             raise ConfigError(f"node must be one of: {', '.join(names)}; got {node!r}")
         path = self._state.log(node)
+        self.fetch_log(node)
         if not path.exists():
             raise FederationError(f"{node} has no log yet: federation {self.name} was not up with it")
         return path
+
+    def fetch_log(self, node: str) -> None:
+        """Bring the log of a node up to date whose platform keeps it; LaunchError where it cannot be had."""
+        fetch(self._state, node)
 
     def plan(self) -> list[dict[str, str]]:
         """What :meth:`up` would start: ``name`` and ``command`` of each process; starts and makes nothing."""

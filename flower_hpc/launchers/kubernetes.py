@@ -17,9 +17,11 @@ from ..clock import WALL
 from ..errors import LaunchError
 from . import bundle
 from .base import Found, JobSpec, JobState, JobStatus
+from .filling import read_door
 from .k8s import state
-from .k8s.api import Api, ClusterError
+from .k8s.api import Api
 from .k8s.applied import Applied
+from .k8s.connect import ClusterError
 from .k8s.manifests import manifests
 from .k8s.options import KubernetesOptions
 from .k8s.place import Manifest, Place
@@ -80,13 +82,20 @@ class KubernetesLauncher:
 
     def render(self, spec: JobSpec) -> str:
         """The site's objects as YAML, for ``spec`` alone; what is secret is left out."""
-        return self.render_all([spec])
+        return self.render_all([spec], self._door())
 
-    def render_all(self, specs: Iterable[JobSpec]) -> str:
-        """The site's objects as YAML that ``kubectl apply`` takes; what is secret is left out."""
+    def render_all(self, specs: Iterable[JobSpec], door: str) -> str:
+        """The site's objects as YAML that ``kubectl apply`` takes; what is secret is left out.
+
+        ``door`` is where the SuperLink is, as ``tcp:HOST:PORT``.
+        """
         count = max((_ordinal(spec.name) + 1 for spec in specs), default=0)
-        objects = manifests(self.options, self.place, count, {}, reached(self.options.folder / bundle.DOOR))
-        return yaml.safe_dump_all(objects, sort_keys=False)
+        way = reached(door)
+        objects = manifests(self.options, self.place, count, {}, way)
+        hints = ["# the Secret is empty here: `flower-hpc up` fills it with the CA and the nodes' keys"]
+        if not way:
+            hints.append("# the NetworkPolicy gets the gateway's address at `up`: its port is not known yet")
+        return "\n".join(hints) + "\n---\n" + yaml.safe_dump_all(objects, sort_keys=False)
 
     def submit(self, spec: JobSpec) -> str:
         """Have a pod run it; what is submitted before the thread comes to it is one change."""
@@ -236,7 +245,10 @@ class KubernetesLauncher:
                 one.applied = True
 
     def _objects(self, count: int, files: Mapping[str, bytes]) -> list[Manifest]:
-        return manifests(self.options, self.place, count, files, reached(self.options.folder / bundle.DOOR))
+        return manifests(self.options, self.place, count, files, reached(self._door()))
+
+    def _door(self) -> str:
+        return read_door(self.options.folder / bundle.DOOR)
 
     def _replace(self) -> None:
         for one in self._tickets.active():

@@ -4,7 +4,8 @@ import logging
 import threading
 
 from ...clock import WALL
-from .api import AGAIN, Api, ClusterError
+from .api import AGAIN, Api
+from .connect import ClusterError
 from .place import Manifest
 
 log = logging.getLogger(__name__)
