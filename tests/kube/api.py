@@ -78,7 +78,13 @@ class Api(Deletion):
             )
 
     def _replace(
-        self, resource: Resource, before: Object, item: Object, part: str, options: Options, applied: bool = False
+        self,
+        resource: Resource,
+        before: Object,
+        item: Object,
+        part: str,
+        options: Options,
+        applied: bool = False,
     ) -> Object:
         meta, old = item["metadata"], before["metadata"]
         if meta.get("uid", old["uid"]) != old["uid"]:
@@ -130,8 +136,8 @@ class Api(Deletion):
                 patched["metadata"].pop("resourceVersion")  # not what the patch asked for
             item = self._decode(resource, patched, options)
             identity(item, resource, namespace, name)
-            item["metadata"].pop("managedFields", None)
-            return self._replace(resource, before, item, part, options)
+            touched = item["metadata"].get("managedFields") != before["metadata"].get("managedFields")
+            return self._replace(resource, before, item, part, options, applied=touched)
 
     def _apply(
         self,

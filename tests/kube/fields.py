@@ -43,7 +43,7 @@ def leaves(value: Any, node: schema.Node, path: Path = ()) -> dict[Path, Any]:
         found = {}
         for entry in value:
             here = (*path, entry_key(entry, keys))
-            found[(*here, ".")] = {key: entry.get(key) for key in keys}
+            found[(*here, ".")] = {key: entry.get(key, DEFAULT_KEYS.get(key)) for key in keys}
             found |= leaves(entry, schema.resolve(node["items"]), here)
         return found
     return {path: value}

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import select
 import socket
 import ssl
@@ -15,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from kube import discovery, rbac, tables, watching
+from kube import discovery, protobuf, rbac, tables, watching
 from kube.asked import Asked, parse
 from kube.errors import ApiError
 from kube.faults import REASONS, Request
@@ -160,6 +159,8 @@ class Handler(BaseHTTPRequestHandler):
     def _parsed(self, body: bytes) -> Any:
         if not body:
             return None
+        if body.startswith(protobuf.MAGIC):
+            return protobuf.decode(body)
         try:
             return json.loads(body)
         except ValueError:
@@ -248,9 +249,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain" if text else "application/json")
         self.send_header("Content-Length", str(len(data)))
         for warning in self.warnings:
-            self.send_header(
-                "Warning", f'299 - "{re.escape(warning) if False else warning}"'.replace("\n", " ")
-            )
+            self.send_header("Warning", "299 - " + json.dumps(warning))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
