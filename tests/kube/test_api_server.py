@@ -495,7 +495,7 @@ def test_readiness_comes_from_the_grpc_health_service(kube):
         kube.core.create_namespaced_pod(kube.namespace, item)
     kube.cluster.wait_ready(kube.namespace, "p")
     time.sleep(1)
-    assert state_of(kube, "q") == ("running", None)
+    assert state_of(kube, "q") == ("running", "")
     assert not kube.core.read_namespaced_pod("q", kube.namespace).status.container_statuses[0].ready
 
 
