@@ -316,11 +316,14 @@ def test_a_changed_secret_reaches_a_running_pod(kube):
 
 
 def test_a_read_only_root_and_what_a_pod_knows_of_itself(kube):
-    code = "import os; print(os.environ['ME'], os.environ['BOTH'], os.getuid(), os.getpid())\n"
+    code = (
+        "import os; print(os.environ['ME'], os.environ['BOTH'], os.getuid(), os.getpid(), os.environ['IP'])\n"
+    )
     code += "for p in ('/tmp/x', '/data/x', '/x'):\n  try: open(p, 'w'); print(p)\n"
     code += "  except OSError as e: print(e.strerror)"
     env = [{"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
     env.append({"name": "BOTH", "value": "$(ME)/$(NONE)"})
+    env.append({"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
     mounts = [{"name": "t", "mountPath": "/tmp"}, {"name": "t", "mountPath": "/data", "subPathExpr": "$(ME)"}]
     more = {"env": env, "volumeMounts": mounts}
     more["securityContext"] = {"readOnlyRootFilesystem": True, "runAsUser": 1234}
