@@ -248,7 +248,11 @@ def test_claims_of_a_statefulset_outlive_its_pods(kube):
     claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}
     claim["spec"]["resources"] = {"requests": {"storage": "1Gi"}}
     code = f"open('/data/seen','a').write('x'); print(open('/data/seen').read(), flush=True); {SLEEP}"
-    spec = {"containers": [container(code, volumeMounts=[{"name": "data", "mountPath": "/data"}])]}
+    # a short grace: the signal may come before Python has its handler, and number 1 ignores it then
+    spec = {
+        "terminationGracePeriodSeconds": 2,
+        "containers": [container(code, volumeMounts=[{"name": "data", "mountPath": "/data"}])],
+    }
     kube.apps.create_namespaced_stateful_set(
         kube.namespace, workload(replicas=1, spec=spec, volumeClaimTemplates=[claim])
     )
@@ -330,8 +334,9 @@ def test_a_read_only_root_and_what_a_pod_knows_of_itself(kube):
     item = pod(code=code, more=more, volumes=[{"name": "t", "emptyDir": {}}], restartPolicy="Never")
     kube.core.create_namespaced_pod(kube.namespace, item)
     reaches(kube, "p", "terminated", "Completed")
+    ip = kube.core.read_namespaced_pod("p", kube.namespace).status.pod_ip
     assert log(kube, "p").splitlines() == [
-        "p p/$(NONE) 1234 1",
+        f"p p/$(NONE) 1234 1 {ip}",
         "/tmp/x",
         "/data/x",
         "Read-only file system",
