@@ -42,6 +42,7 @@ class StateDir:
         self.registered = path / "registered.json"
         self.link = path / "link.json"
         self.jobs = path / "jobs"
+        self.elastic = path / "elastic"
 
     def create(self) -> None:
         """Make the folder, for this user alone.

@@ -85,6 +85,13 @@ class Status(_Model):
     superlink: SuperLinkStatus | None = None
     nodes: tuple[NodeStatus, ...] = ()
     wanted: int = 0
+    """All that shall be there, with what autoscale and burst add or take."""
+    elastic: dict[str, int] = {}
+    """By site: what they add to, or take from, the nodes that the user asks for."""
+    usd_per_hour: float = 0.0
+    """What the wanted nodes cost, by the file's prices."""
+    decision: str = ""
+    """The last one about numbers of nodes."""
     trouble: dict[str, str] = {}
     """By site: why its batch system does not answer at present."""
 
