@@ -41,6 +41,8 @@ def look(
     for name in set(away) - wanted | set(online):
         away.pop(name, None)
     for name in wanted - set(online):
+        if name not in nodes or nodes[name].keeper.stopped:  # not asked for yet: it waits for us
+            away[name] = before.time
         away.setdefault(name, before.time)
     leaving = Counter(node.plan.site for name, node in nodes.items() if name not in wanted)
     sites = {}

@@ -161,7 +161,10 @@ def said(decision: Decision, at: float) -> str:
 
 def _standing(seen: Seen) -> Any:
     """What of it is written down at once when it changes."""
-    return seen.model_dump(exclude={"time": True, "blind": True, "sites": {"__all__": {"used", "why"}}})
+    found = seen.model_dump(exclude={"time": True, "blind": True, "sites": {"__all__": {"used", "why"}}})
+    for site in found["sites"].values():  # what is not asked for yet is away since now, whenever that is
+        site["away"] = [since for since in site["away"] if since < seen.time - 0.1]
+    return found
 
 
 def _lasting(kept: Kept) -> Any:
