@@ -40,9 +40,11 @@ def look(
     online = {name: node.keeper.since for name, node in nodes.items() if _works(node) and name in wanted}
     for name in set(away) - wanted | set(online):
         away.pop(name, None)
-    for name in wanted - set(online):
-        if name not in nodes or nodes[name].keeper.stopped:  # not asked for yet: it waits for us
-            away[name] = before.time
+    # what is stopped is not asked for yet: it waits for us
+    asked = {name for name, node in nodes.items() if not node.keeper.stopped}
+    for name in set(away) - asked:
+        del away[name]
+    for name in (wanted & asked) - set(online):
         away.setdefault(name, before.time)
     leaving = Counter(node.plan.site for name, node in nodes.items() if name not in wanted)
     sites = {}
@@ -51,10 +53,12 @@ def look(
         update = {
             "target": len(mine),
             "online": tuple(sorted(round(online[name], 1) for name in mine if name in online)),
-            "away": tuple(sorted(round(away[name], 1) for name in mine if name in away)),
+            "away": tuple(
+                sorted(round(away.get(name, before.time), 1) for name in mine if name not in online)
+            ),
             "leaving": leaving[site],
             "used": sum(_is_used(nodes[name], activity.used) for name in mine if name in online),
-            "why": _why([nodes[name] for name in mine if name in away and name in nodes]),
+            "why": _why([nodes[name] for name in mine if name in nodes and name not in online]),
         }
         sites[site] = seen.model_copy(update=update)
     return before.model_copy(update={"sites": sites, "run": activity.run, "blind": activity.blind})

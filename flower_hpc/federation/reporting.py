@@ -50,6 +50,7 @@ def report(controller: "Controller") -> Status:
         nodes=nodes,
         wanted=wanted,
         elastic=controller.scaler.extra(controller.config, controller.desired),
+        lent=dict(controller.scaler.memory.lent),
         usd_per_hour=controller.scaler.usd_per_hour(controller.config, controller.desired),
         decision=controller.scaler.last,
         trouble={
