@@ -112,7 +112,7 @@ class Status(_Model):
 
     @property
     def has_failed(self) -> bool:
-        """Whether the SuperLink, or a node that none stands in for, ended three times before it came online."""
+        """Whether the SuperLink, or a node that none stands in for, ended thrice before it came online."""
         states = {node.state for node in self.nodes if node.site not in self.lent}
         return NodeState.FAILED in states or (
             self.superlink is not None and self.superlink.state is NodeState.FAILED
