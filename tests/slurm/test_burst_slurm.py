@@ -48,7 +48,6 @@ def test_drained_lab_nodes_are_replaced_within_the_policys_time_and_come_back(sl
         at_that = next(one["seen"] for one in reversed(seen(lab)) if one["time"] <= first["time"])
         waits = [at_that["time"] - since for since in at_that["sites"]["hpc"]["away"]]
         assert min(waits) >= AFTER_S
-        assert first["time"] - at_that["time"] < 1  # decided when it was seen, not later
         assert "queued" in first["reason"]
 
         lab("run", "benchmark", "-c", "num-rounds=2", "--name", "spill")
