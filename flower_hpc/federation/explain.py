@@ -7,10 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..launchers.ec2_options import NUMBERS, RULES
 from .link_config import KINDS as SUPERLINKS
 from .sites import KINDS as SITES
 
 ALLOWED = {
+    **{name: words for name, (_, words) in RULES.items()},
+    **{name: words for name, (_, _, words) in NUMBERS.items()},
+    "tags": "a mapping to text",
     "name": "a string",
     "security": "tls, insecure, or a mapping of mode, network, shared_host",
     "partitions": "an integer >= 1",

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from ..errors import LaunchError
 from ..launchers import Launcher, LocalLauncher, SlurmLauncher
+from ..launchers.ec2 import Ec2Launcher
 from ..launchers.piloted import Piloted
 from ..launchers.psij_job import PsijOptions
 from ..launchers.slurm_queue import run
 from .config import FederationConfig
+from .ec2_site import Ec2Site
 from .jobs import job_name, site_folder
 from .link_config import SlurmSuperLink
 from .sites import PsijSite, SlurmSite
@@ -28,10 +30,13 @@ class Launchers:
         self._state = state
         self._batch: dict[str, SlurmLauncher] = {}
         self._others: dict[str, Launcher] = {}
+        self._ec2s: dict[str, Ec2Launcher] = {}
 
     def of(self, config: FederationConfig, name: str) -> Launcher:
         """The launcher of a site, with what the site asks for now."""
         site = config.sites[name]
+        if isinstance(site, Ec2Site):
+            return self._ec2(config, name, site)
         if isinstance(site, PsijSite):
             return self._psij(site.batch(site_folder(config, name, self._state) / "jobs"), name)
         if not isinstance(site, SlurmSite) or not site.remote:
@@ -43,6 +48,20 @@ class Launchers:
             known = SlurmLauncher(options, job_name=job_name(config, name, self._state), memory=memory)
             self._batch[name] = known
         known.options, known.poll_s = options, site.poll_s
+        return known
+
+    def _ec2(self, config: FederationConfig, name: str, site: Ec2Site) -> Launcher:
+        known = self._ec2s.get(name)
+        if known is None:
+            known = self._ec2s[name] = Ec2Launcher(
+                site.batch(),
+                folder=site_folder(config, name, self._state),
+                federation=config.name,
+                site=name,
+                job_name=job_name(config, name, self._state),
+                memory=self._state.jobs / f"{name}.json",
+            )
+        known.options, known.poll_s = site.batch(), site.poll_s
         return known
 
     def _psij(self, options: PsijOptions, name: str) -> Launcher:
@@ -72,7 +91,7 @@ class Launchers:
 
     def close(self) -> None:
         """Let go of all; jobs go on."""
-        for launcher in (self.here, *self._batch.values(), *self._others.values()):
+        for launcher in (self.here, *self._batch.values(), *self._others.values(), *self._ec2s.values()):
             launcher.close()
 
 

@@ -7,6 +7,7 @@ import time
 
 from ..errors import FederationError
 from ..launchers import Launcher
+from ..launchers.ec2 import Ec2Launcher
 from . import leftovers
 from .desired import Desired, Saved
 from .door import take_down
@@ -61,6 +62,8 @@ def _end_jobs(state: StateDir) -> int:
         count += ended + remaining
         if remaining:
             left[name] = f"{remaining} ({getattr(launcher, 'trouble', '') or 'they do not end'})"
+        if isinstance(launcher, Ec2Launcher) and (costly := launcher.take_down()):
+            left[name] = "; ".join(costly)
     launchers.close()
     end_offloaded(config, state)
     if left:

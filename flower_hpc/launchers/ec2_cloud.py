@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import LaunchError
 from .ec2_errors import EXPIRED, NoRoom, Refused, code_of, of_code, translated
 from .ec2_options import Account
-from .ec2_request import OWNER, Json, as_list, as_tags, is_over
+from .ec2_request import FEDERATION, OWNER, Json, as_list, as_tags, is_over
 from .ec2_store import Objects, Parameters, Store
 
 CONNECT_S, READ_S, CALLS = 10, 60, 4
@@ -59,7 +59,8 @@ class Ec2Cloud:
             raise translated(error, "AWS") from error
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
+    def asking(self, what: str) -> Iterator[None]:
+        """What is raised within becomes one of our errors, whose text begins with ``what``."""
         try:
             yield
         except LaunchError:
@@ -79,14 +80,14 @@ class Ec2Cloud:
     def instances(self, owner: str, tag: str = OWNER) -> list[Json]:
         """All that are marked so, terminated ones of the last hour too."""
         wanted = [{"Name": f"tag:{tag}", "Values": [owner]}]
-        with self._asking("describe instances"):
+        with self.asking("describe instances"):
             pages = self.client("ec2").get_paginator("describe_instances").paginate(Filters=wanted)
             return [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
 
     def notices(self, requests: Collection[str]) -> dict[str, float]:
         """Spot requests whose instances are about to be taken, and when that was said."""
         found, wanted = {}, sorted(requests)
-        with self._asking("describe spot requests"):
+        with self.asking("describe spot requests"):
             for start in range(0, len(wanted), AT_ONCE):
                 said = self.client("ec2").describe_spot_instance_requests(
                     SpotInstanceRequestIds=wanted[start : start + AT_ONCE]
@@ -100,7 +101,7 @@ class Ec2Cloud:
     def create(self, request: Json) -> str:
         """The id of a fleet's one instance; NoRoom, Refused or Unclear where there is none."""
         # no repetition by botocore: after a lost answer we look first whether it is there
-        with self._asking("create an instance"):
+        with self.asking("create an instance"):
             said = self.client("ec2", calls=1).create_fleet(**request)
         ids = [each for one in said.get("Instances", ()) for each in one["InstanceIds"]]
         if ids:
@@ -120,7 +121,7 @@ class Ec2Cloud:
 
     def _terminate(self, ids: list[str]) -> None:
         try:
-            with self._asking("terminate"):
+            with self.asking("terminate"):
                 self.client("ec2").terminate_instances(InstanceIds=ids)
         except LaunchError as error:
             if code_of(error) != "InvalidInstanceID.NotFound":
@@ -132,7 +133,7 @@ class Ec2Cloud:
         """Make a launch template, unless it is there."""
         marked = [{"ResourceType": "launch-template", "Tags": as_list(tags)}]
         try:
-            with self._asking("create a launch template"):
+            with self.asking("create a launch template"):
                 self.client("ec2").create_launch_template(
                     LaunchTemplateName=name, LaunchTemplateData=data, TagSpecifications=marked
                 )
@@ -144,7 +145,7 @@ class Ec2Cloud:
         """What the launch template ``NAME:VERSION`` says."""
         name, _, version = launch_template.partition(":")
         which = "LaunchTemplateId" if name.startswith("lt-") else "LaunchTemplateName"
-        with self._asking(f"launch template {name}"):
+        with self.asking(f"launch template {name}"):
             said = self.client("ec2").describe_launch_template_versions(
                 **{which: name}, Versions=[version or "$Default"]
             )
@@ -154,11 +155,11 @@ class Ec2Cloud:
         """How an image calls its root device."""
         if image.startswith("resolve:ssm:"):
             name = image.removeprefix("resolve:ssm:")
-            with self._asking(f"image {image}"):
+            with self.asking(f"image {image}"):
                 image = self.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
             if image.startswith("{"):
                 image = str(json.loads(image).get("image_id", image))
-        with self._asking(f"image {image}"):
+        with self.asking(f"image {image}"):
             said = self.client("ec2").describe_images(ImageIds=[image])["Images"]
         if not said:
             raise Refused(f"image {image}: there is none in this region")
@@ -167,25 +168,40 @@ class Ec2Cloud:
     def templates(self, owner: str, tag: str = OWNER) -> list[str]:
         """Names of launch templates that are marked so."""
         wanted = [{"Name": f"tag:{tag}", "Values": [owner]}]
-        with self._asking("describe launch templates"):
+        with self.asking("describe launch templates"):
             pages = self.client("ec2").get_paginator("describe_launch_templates").paginate(Filters=wanted)
             return [one["LaunchTemplateName"] for page in pages for one in page["LaunchTemplates"]]
 
+    def volumes(self, federation: str) -> list[str]:
+        """Ids of volumes of the federation that no instance has."""
+        wanted = [{"Name": f"tag:{FEDERATION}", "Values": [federation]}]
+        wanted.append({"Name": "status", "Values": ["available"]})
+        with self.asking("describe volumes"):
+            pages = self.client("ec2").get_paginator("describe_volumes").paginate(Filters=wanted)
+            return [one["VolumeId"] for page in pages for one in page["Volumes"]]
+
+    def parameters(self, federation: str) -> list[str]:
+        """Names of SSM parameters of the federation."""
+        wanted = [{"Key": f"tag:{FEDERATION}", "Values": [federation]}]
+        with self.asking("describe SSM parameters"):
+            pages = self.client("ssm").get_paginator("describe_parameters").paginate(ParameterFilters=wanted)
+            return [one["Name"] for page in pages for one in page["Parameters"]]
+
     def delete_template(self, name: str) -> None:
         """Remove a launch template."""
-        with self._asking(f"delete launch template {name}"):
+        with self.asking(f"delete launch template {name}"):
             self.client("ec2").delete_launch_template(LaunchTemplateName=name)
 
     def delete_fleets(self, instances: Iterable[Mapping[str, Any]]) -> None:
         """Remove the fleets that instances came from, whose instances have ended."""
         ids = {as_tags(one).get("aws:ec2:fleet-id", "") for one in instances if is_over(one)} - {""}
         if ids:
-            with self._asking("delete fleets"):
+            with self.asking("delete fleets"):
                 self.client("ec2").delete_fleets(FleetIds=sorted(ids), TerminateInstances=True)
 
     def console(self, instance: str) -> str:
         """What an instance has written to its console; empty where there is nothing yet."""
-        with self._asking(f"console of {instance}"):
+        with self.asking(f"console of {instance}"):
             try:
                 said = self.client("ec2").get_console_output(InstanceId=instance, Latest=True)
             except Exception as error:

@@ -1,7 +1,5 @@
 """An AWS to test with: moto's server, an image and a network in it, and credentials that mean nothing."""
 
-import contextlib
-import threading
 from functools import partial
 
 import boto3
@@ -14,9 +12,9 @@ from flower_hpc.launchers.bundle import HOME, ROOT
 from flower_hpc.launchers.ec2 import Ec2Launcher
 from flower_hpc.launchers.ec2_options import Ec2Options
 
+from .flaky import flaky
+
 REGION = "eu-central-1"
-# no thread of moto's blocks an import of ours
-threading.stack_size()
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +37,14 @@ def aws(moto_server, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     httpx.post(f"{moto_server}/moto-api/reset")
     return partial(boto3.client, region_name=REGION, endpoint_url=moto_server)
+
+
+@pytest.fixture
+def lossy(aws, moto_server, monkeypatch):
+    """A way to AWS on which answers are lost; launchers take it."""
+    with flaky(moto_server) as state:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", state.url)
+        yield state
 
 
 @pytest.fixture
@@ -84,13 +90,13 @@ def spec():
 
 @pytest.fixture
 def make(aws, options, folder, tmp_path):
-    """Launchers of one memory, whose threads do nothing: tests call ``step``."""
+    """Launchers of one memory."""
     made = []
 
     def launcher(options=options, threaded=False, **more):
         names = {"federation": "lab", "site": "cloud", "job_name": "lab-cloud-abc123"} | more
         one = Ec2Launcher(options, folder=folder, memory=tmp_path / "jobs" / "cloud.json", **names)
-        if not threaded:
+        if not threaded:  # tests call `step` themselves
             one._hurry = lambda: None
         made.append(one)
         return one
@@ -98,14 +104,6 @@ def make(aws, options, folder, tmp_path):
     yield launcher
     for one in made:
         one.close()
-
-
-@contextlib.contextmanager
-def unchanged(describe):
-    """What ``describe`` lists is the same afterwards."""
-    before = describe()
-    yield
-    assert describe() == before
 
 
 def live(ec2):
