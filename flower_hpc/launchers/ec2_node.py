@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,8 @@ class Watch:
         self.say("rebalance", self.metadata.rebalance() or "")
         self.notice = notice = self.metadata.notice()
         if notice is not None:
-            self.say("notice", f"spot notice: {notice.action} in {notice.time - WALL.wall():.0f} s")
+            at = time.strftime("%H:%M:%S UTC", time.gmtime(notice.time))
+            self.say("notice", f"the instance is taken ({notice.action}) at {at}")
             self.leaving.ask(notice.time - MARGIN_S - WALL.wall(), f"spot notice: {notice.action}")
 
     def look_at_door(self) -> None:

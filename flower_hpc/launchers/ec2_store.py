@@ -115,7 +115,7 @@ class Objects:
     def __init__(self, client: Any, place: str, owner: str) -> None:
         self._s3 = client
         self._bucket, _, prefix = place.removeprefix("s3://").partition("/")
-        self._prefix = "/".join(filter(None, (prefix.strip("/"), owner, "")))
+        self._prefix = "".join(f"{part}/" for part in (prefix.strip("/"), owner) if part)
         self._what = f"s3://{self._bucket}/{self._prefix}"
 
     def put(self, name: str, text: str, tags: Mapping[str, str]) -> None:
