@@ -45,6 +45,7 @@ publisher = "tests"
 serverapp = "stepping:server"
 clientapp = "stepping:client"
 [tool.flwr.app.config]
+strategy = ""
 """
 APP = f"""
 import os, time
