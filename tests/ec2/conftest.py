@@ -21,10 +21,12 @@ REGION = "eu-central-1"
 def moto_server():
     """Its address; it lives as long as the tests."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # hundreds, at each reset
+        server.start()
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+        server.stop()
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def ec2(aws):
 
 @pytest.fixture
 def image(ec2):
-    return ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    return ec2.register_image(Name="ours", RootDeviceName="/dev/sda1")["ImageId"]
 
 
 @pytest.fixture
