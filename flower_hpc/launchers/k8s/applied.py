@@ -9,7 +9,7 @@ from .place import Manifest
 
 ORDER = (
     *("StatefulSet", "Deployment", "PodDisruptionBudget", "NetworkPolicy"),
-    *("Service", "Secret", "ConfigMap", "ServiceAccount"),
+    *("Service", "Secret", "ConfigMap", "RoleBinding", "Role", "ServiceAccount"),
 )
 """In which they are deleted: what makes pods before what pods need."""
 
