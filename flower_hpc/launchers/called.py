@@ -94,6 +94,8 @@ class Line:
             with chunked(connection.send) as body:
                 cloudpickle.dump((good, value), body)
 
+        if self.alive() is False:  # who refuses while a model is being sent cannot be heard
+            raise NobodyWaitsError
         with self._ask("POST", RESULT, write):
             return
 
