@@ -27,5 +27,4 @@ def logs(
             if line := file.readline():
                 typer.echo(line, nl=False)
             else:
-                time.sleep(0.2)
-                target.fetch_log(node)
+                time.sleep(2 if target.fetch_log(node) else 0.2)

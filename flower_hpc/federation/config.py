@@ -147,11 +147,11 @@ class FederationConfig(Strict):
 
     def _reached(self, name: str, site: Site) -> None:
         if isinstance(site, CloudSite) and not self.tls:
-            raise ValueError(f"security: got 'insecure', must be tls where a site is {site.launcher}")
+            raise ValueError(f"security: got 'insecure', must be tls for {site.launcher} sites")
         if isinstance(site, CloudSite) and site.via is None and self.gateway.address is None:
             raise ValueError(
-                f"sites.{name}.via: is missing, must be the HOST:PORT at which its nodes reach the gateway of "
-                "this machine (or gateway: {address: HOST, port: PORT} for all sites)"
+                f"sites.{name}.via: is missing, must be the HOST:PORT at which its nodes reach the gateway "
+                "here (or gateway: {address: HOST, port: PORT} for all sites)"
             )
 
     @classmethod

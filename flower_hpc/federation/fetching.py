@@ -6,8 +6,8 @@ from .launching import Launchers
 from .state import StateDir
 
 
-def fetch(state: StateDir, node: str) -> None:
-    """Bring the log of a pod's node up to date; nothing for others, which are on a disk of ours.
+def fetch(state: StateDir, node: str) -> bool:
+    """Bring the log of a pod's node up to date; False for others, which are on a disk of ours.
 
     Raises
     ------
@@ -16,7 +16,7 @@ def fetch(state: StateDir, node: str) -> None:
     """
     saved, site = Saved.read(state), node.rpartition("-")[0]
     if saved is None or not isinstance(saved.config.sites.get(site), KubernetesSite):
-        return
+        return False
     launchers = Launchers(state)
     try:
         text = launchers.pods(saved.config, site).fetch(node)
@@ -28,3 +28,4 @@ def fetch(state: StateDir, node: str) -> None:
     grown = bool(old) and text.startswith(old)
     with path.open("a" if grown else "w", encoding="utf-8") as log:
         log.write(text[len(old) :] if grown else text)
+    return True

@@ -75,8 +75,8 @@ class KubernetesLauncher:
         self._tickets = Tickets(memory)
         self._lock, self._wake, self._over = threading.RLock(), threading.Event(), threading.Event()
         self._pods = Pods(self.api, place.selector, self._wake)
-        self._applied = Applied(self.api)
-        self._reader = Reader(place.name, self._why_missing)
+        self._applied = Applied(self.api, place)
+        self._reader = Reader(place.name, self._applied.why_no_pod)
         self._thread: threading.Thread | None = None
 
     # -- what the controller calls; none of it waits -------------------------------------------------
@@ -165,8 +165,7 @@ class KubernetesLauncher:
             return ""
         try:
             # its pods would have all of their grace: nobody waits for their work any more
-            self.api.delete("StatefulSet", self.place.name, orphan=True)
-            self.api.delete_all("Pod", self.place.selector, HASTE_S)
+            self._applied.delete_at_once(HASTE_S)
             self._pods.start()
             gone = wait_for(self._pods, GONE_S)
             if self.options.standing is not None:  # Jobs end with their SuperNode; nobody waits for that here
@@ -209,7 +208,9 @@ class KubernetesLauncher:
                 self._replace()
             elif self._tickets.objects and not list(self._tickets):
                 self._remove()
-            self.trouble = self._pods.trouble
+            self.trouble = ""
+            if self._pods.trouble is not None:
+                self._hear(self._pods.trouble)
         except ClusterError as error:
             self._hear(error)
         except LaunchError as error:
@@ -233,6 +234,7 @@ class KubernetesLauncher:
                     self._tickets.drop(ticket)
 
     def _make(self) -> None:
+        self._applied.check()
         with self._lock:
             all_of_them = [one for _, one in self._tickets]
             active = self._tickets.active()
@@ -273,21 +275,12 @@ class KubernetesLauncher:
                 self._tickets.objects = False
                 self._tickets.write()
 
-    def _why_missing(self) -> str:
-        fields = f"involvedObject.name={self.place.name},reason=FailedCreate"
-        try:
-            found = self.api.list("Event", fields=fields)["items"]
-        except ClusterError as error:
-            return f"no pod was made; why is not known: {error}"
-        newest = sorted(found, key=lambda one: str(one.get("lastTimestamp") or ""))[-1:]
-        return state.short(str(newest[0].get("message", ""))) if newest else ""
-
     def _hear(self, error: ClusterError) -> None:
         self.trouble = str(error)
         if error.status in FOR_GOOD:
             with self._lock:
                 for one in self._tickets.active():
-                    if not one.applied:
+                    if one.life is None:
                         one.status = JobStatus(JobState.FAILED, str(error), refused=True)
 
     def _read(self) -> None:

@@ -165,6 +165,9 @@ class Container:
             )
             said = f"container has runAsNonRoot and image will run as root {who}, container: {self.name})"
             raise ConfigError(said)
+        # the first status is not written yet
+        addresses = {"podIP": self.pod.ip, "hostIP": "127.0.0.1"}
+        pod = pod | {"status": pod.get("status", {}) | addresses}
         self.env = environment.variables(self.pod.store, pod, self.spec, self.pod.image_env())
         words = environment.command(self.spec, self.env) or [
             "sh",

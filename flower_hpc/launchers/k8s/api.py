@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ KINDS = {
     "PodDisruptionBudget": ("PolicyV1Api", "pod_disruption_budget"),
     "Role": ("RbacAuthorizationV1Api", "role"),
     "RoleBinding": ("RbacAuthorizationV1Api", "role_binding"),
+    "SelfSubjectRulesReview": ("AuthorizationV1Api", ""),
     "Secret": ("CoreV1Api", "secret"),
     "Service": ("CoreV1Api", "service"),
     "ServiceAccount": ("CoreV1Api", "service_account"),
@@ -134,6 +135,13 @@ class Api:
         )
         data: bytes = response.data
         return data[-max_bytes:].decode(errors="replace")
+
+    def rules(self) -> tuple[Sequence[Manifest], bool]:
+        """What we may do in the namespace, and whether that is all there is to know."""
+        kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview"}
+        asked = kind | {"spec": {"namespace": self.namespace}}
+        status = self._ask("create_self_subject_rules_review", "SelfSubjectRulesReview", asked)["status"]
+        return tuple(status.get("resourceRules") or ()), not status.get("incomplete", False)
 
     def watch(self, kind: str, selector: str, version: str) -> Iterator[Manifest]:
         """What happens to objects after ``version``: ``type`` and ``object``; ends now and then.

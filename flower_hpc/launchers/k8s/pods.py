@@ -34,8 +34,8 @@ class Pods:
         self._thread: threading.Thread | None = None
         self.seen = False
         """Whether a list has come."""
-        self.trouble = ""
-        """Why nothing is heard at present; empty where all is well."""
+        self.trouble: ClusterError | None = None
+        """Why nothing is heard at present; None where all is well."""
 
     def start(self) -> None:
         """Begin, once."""
@@ -59,7 +59,7 @@ class Pods:
                 if not version:
                     version = self._list()
                 for event in self._api.watch("Pod", self._selector, version):
-                    version, pause, self.trouble = self._take(event), FIRST_S, ""
+                    version, pause, self.trouble = self._take(event), FIRST_S, None
                     if self._over.is_set():
                         return
             except ClusterError as error:
@@ -80,7 +80,7 @@ class Pods:
         found = self._api.list("Pod", self._selector)
         with self._lock:
             self._pods = {pod["metadata"]["name"]: pod for pod in found["items"]}
-        self.seen, self.trouble = True, ""
+        self.seen, self.trouble = True, None
         self._wake.set()
         return str(found["metadata"]["resourceVersion"])
 
@@ -98,10 +98,9 @@ class Pods:
         return version
 
     def _hear(self, error: ClusterError) -> None:
-        words = str(error)
-        if words != self.trouble:
-            log.warning("%s: %s", self._selector, words)
-        self.trouble = words
+        if str(error) != str(self.trouble):
+            log.warning("%s: %s", self._selector, error)
+        self.trouble = error
         self._wake.set()
 
 
