@@ -210,17 +210,6 @@ def call_of(future: JobFuture[Any], parts: list[Any]) -> Call:
     return Call(parts, began, ended, failed)
 
 
-def settings_of(options: KubernetesOptions, place: Place) -> dict[str, Any]:
-    """Plain values from which :func:`from_settings` makes the same in a pod of the site."""
-    here = ("folder", "kubeconfig", "context", "standing", "volumes", "storage", "storage_class")
-    values = {key: value for key, value in vars(options).items() if key not in here}
-    given = {key: value for key, value in values.items() if value not in (None, (), {}, 0)}
-    volumes = [
-        {key: value for key, value in vars(each).items() if value is not None} for each in options.volumes
-    ]
-    return given | ({"volumes": volumes} if volumes else {}) | {"place": vars(place)}
-
-
 def from_settings(settings: Mapping[str, Any]) -> KubernetesExecutor:
     """Make one of plain values, as ``$FLOWER_HPC_OFFLOAD`` holds them.
 

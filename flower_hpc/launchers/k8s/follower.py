@@ -140,7 +140,7 @@ class Follower:
             return self._fail(one, job_state.failure_of_gone(one.future.job, made, None))
         found = self._api.list("Event", fields=f"involvedObject.name={name},reason=FailedCreate")["items"]
         newest = sorted(found, key=lambda each: str(each.get("lastTimestamp") or ""))[-1:]
-        trouble = self._pods.trouble or "its pod is not made yet"
+        trouble = str(self._pods.trouble) or "its pod is not made yet"
         one.future.reason = state.short(str(newest[0].get("message", ""))) if newest else trouble
         return None
 

@@ -23,6 +23,7 @@ from .pod import (
 
 JOB, CALLER = "flower-hpc/job", "flower-hpc/caller"
 CONTAINER = "call"
+EXECUTOR = "flower_hpc.launchers.kubernetes_executor:from_settings"
 TTL_S = 300
 """What a process that was killed leaves is removed by the cluster so long after it ended."""
 
@@ -108,6 +109,18 @@ def job_secret(
         "metadata": metadata,
         "data": data,
     }
+
+
+def settings_of(options: KubernetesOptions, place: Place) -> dict[str, Any]:
+    """Plain values from which a pod of the site makes the executor; nothing secret."""
+    here = ("folder", "kubeconfig", "context", "standing", "volumes", "storage", "storage_class")
+    values = {key: value for key, value in vars(options).items() if key not in here}
+    given = {key: value for key, value in values.items() if value not in (None, (), {}, 0)}
+    volumes = [
+        {key: value for key, value in vars(each).items() if value is not None} for each in options.volumes
+    ]
+    made = {"executor": EXECUTOR, "place": vars(place)}
+    return given | ({"volumes": volumes} if volumes else {}) | made
 
 
 def towards_nodes(place: Place) -> Manifest:
