@@ -234,7 +234,7 @@ class KubernetesLauncher:
                     self._tickets.drop(ticket)
 
     def _make(self) -> None:
-        self._applied.check()
+        self._applied.check(jobs=self.options.standing is not None)
         with self._lock:
             all_of_them = [one for _, one in self._tickets]
             active = self._tickets.active()
