@@ -65,7 +65,7 @@ class Reader:
     def _began_anew(self, one: Ticket, found: JobStatus, ended: JobStatus, now: float) -> JobStatus:
         one.parting = ""
         one.told_until = now + STAYS_S
-        return ended if found.state is JobState.RUNNING else found
+        return found if found.state.final else ended
 
     def _without_pod(self, one: Ticket, now: float) -> JobStatus:
         if one.life is not None:
