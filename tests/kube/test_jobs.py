@@ -183,9 +183,7 @@ def test_an_image_that_is_not_there_is_one_line(make_site):
 def test_a_job_that_fits_nowhere_says_why_and_waits(make_site):
     site = make_site(gpus=7)
     app = app_of(train, [KeepBudget(), Offload(site.executor)])
-    with pytest.raises(
-        JobFailed, match=r"still in the queue .*: Unschedulable: .*Insufficient nvidia"
-    ):
+    with pytest.raises(JobFailed, match=r"still in the queue .*: Unschedulable: .*Insufficient nvidia"):
         app(message({protocol.DEADLINE_S: 6.0}), context())
     nothing_is_left(site)
 
