@@ -1,9 +1,6 @@
 """A site's launcher and what it starts, for the launcher's tests."""
 
-import sys
 from pathlib import Path
-
-import pytest
 
 from flower_hpc.launchers import JobSpec, KubernetesLauncher, KubernetesOptions
 from flower_hpc.launchers.bundle import HOME, ROOT
@@ -90,14 +87,3 @@ class Site:
         """Take all of it down."""
         for one in self.launchers:
             one.close()
-
-
-@pytest.fixture
-def site(kube, tmp_path):
-    """A site of three nodes on the cluster for all tests."""
-    made = Site(kube, tmp_path / "site")
-    yield made
-    made.close()
-
-
-PYTHON = sys.executable

@@ -498,7 +498,10 @@ def test_readiness_comes_from_the_grpc_health_service(kube):
     code += "from grpc_health.v1 import health, health_pb2_grpc\n"
     code += "s = grpc.server(futures.ThreadPoolExecutor(2))\n"
     code += "health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), s)\n"
-    code += "assert s.add_insecure_port(os.environ['IP'] + ':18080'); assert os.environ['IP'].count('.') == 3; s.start(); time.sleep(600)"
+    code += (
+        "assert os.environ['IP'].count('.') == 3; assert s.add_insecure_port(os.environ['IP'] + ':18080')\n"
+    )
+    code += "s.start(); time.sleep(600)"
     env = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
     for name, port in (("p", 18080), ("q", 18081)):
         probe = {"grpc": {"port": port}, "periodSeconds": 1, "timeoutSeconds": 2}

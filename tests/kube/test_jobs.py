@@ -275,8 +275,9 @@ import time, pathlib
 from flower_hpc.launchers.k8s import KubernetesOptions
 from flower_hpc.launchers.k8s.place import Place
 from flower_hpc.launchers.kubernetes_executor import KubernetesExecutor
-options = KubernetesOptions(folder=pathlib.Path({str(tmp_path)!r}), image={IMAGE!r}, python={sys.executable!r},
-    namespace={site.kube.namespace!r}, kubeconfig=pathlib.Path({str(site.kubeconfig)!r}), grace_s=5)
+options = KubernetesOptions(
+    folder=pathlib.Path({str(tmp_path)!r}), image={IMAGE!r}, python={sys.executable!r}, grace_s=5,
+    namespace={site.kube.namespace!r}, kubeconfig=pathlib.Path({str(site.kubeconfig)!r}))
 executor = KubernetesExecutor(options, Place("fed", "hpc", {PLACE.name!r}), address="127.0.0.1", patience_s=2)
 future = executor.submit(time.sleep, 3600)
 while not future.running():

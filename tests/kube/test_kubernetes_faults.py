@@ -1,13 +1,14 @@
 """Faults on the way to the cluster: the end state is right, and nothing is there twice."""
 
 import pytest
-from kube.pods import FAKE, site  # noqa: F401 - a fixture
+
+from kube.pods import FAKE
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 
 
 @pytest.fixture
-def cluster(site):  # noqa: F811
+def cluster(site):
     """The stand-in, whose faults can be chosen."""
     if site.kube.cluster.real:
         pytest.skip("a real cluster has no faults to choose")
@@ -25,26 +26,26 @@ def comes_up_and_goes(site, launcher, count=3):
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_servers_in_trouble_are_asked_again(site, cluster, status):  # noqa: F811
+def test_servers_in_trouble_are_asked_again(site, cluster, status):
     fault = cluster.faults.add(method="PATCH|GET|DELETE|POST", times=6, status=status, retry_after=1)
     comes_up_and_goes(site, site.launcher(image=FAKE))
     assert fault.happened == 6
 
 
-def test_a_conflict_is_asked_again(site, cluster):  # noqa: F811
+def test_a_conflict_is_asked_again(site, cluster):
     fault = cluster.faults.add(method="PATCH", path="statefulsets", times=2, status=409)
     comes_up_and_goes(site, site.launcher(image=FAKE))
     assert fault.happened == 2
 
 
 @pytest.mark.parametrize("path", ["secrets", "statefulsets", "serviceaccounts", "networkpolicies"])
-def test_an_answer_that_was_lost_makes_nothing_twice(site, cluster, path):  # noqa: F811
+def test_an_answer_that_was_lost_makes_nothing_twice(site, cluster, path):
     fault = cluster.faults.lose_response(method="PATCH", path=path, times=2)
     comes_up_and_goes(site, site.launcher(image=FAKE))
     assert fault.happened == 2
 
 
-def test_a_lost_answer_to_a_deletion_is_a_deletion(site, cluster):  # noqa: F811
+def test_a_lost_answer_to_a_deletion_is_a_deletion(site, cluster):
     launcher = site.launcher(image=FAKE)
     site.running(launcher, launcher.submit(site.spec(0)))
     fault = cluster.faults.lose_response(method="DELETE", times=3)
@@ -53,7 +54,7 @@ def test_a_lost_answer_to_a_deletion_is_a_deletion(site, cluster):  # noqa: F811
     assert not site.left()
 
 
-def test_a_watch_that_is_dropped_goes_on_where_it_was(site, cluster):  # noqa: F811
+def test_a_watch_that_is_dropped_goes_on_where_it_was(site, cluster):
     launcher = site.launcher(image=FAKE)
     ticket = launcher.submit(site.spec(0))
     site.running(launcher, ticket)
@@ -67,7 +68,7 @@ def test_a_watch_that_is_dropped_goes_on_where_it_was(site, cluster):  # noqa: F
     assert not [one for one in ours if "labelSelector" in one.path]
 
 
-def test_a_history_that_is_forgotten_is_listed_anew(site, cluster):  # noqa: F811
+def test_a_history_that_is_forgotten_is_listed_anew(site, cluster):
     launcher = site.launcher(image=FAKE)
     ticket = launcher.submit(site.spec(0))
     site.running(launcher, ticket)
@@ -79,7 +80,7 @@ def test_a_history_that_is_forgotten_is_listed_anew(site, cluster):  # noqa: F81
     site.running(launcher, ticket)
 
 
-def test_objects_that_somebody_else_deletes_come_back(site, cluster):  # noqa: F811
+def test_objects_that_somebody_else_deletes_come_back(site, cluster):
     launcher = site.launcher(image=FAKE)
     ticket = launcher.submit(site.spec(0))
     site.running(launcher, ticket)
