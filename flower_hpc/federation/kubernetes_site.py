@@ -151,9 +151,7 @@ class KubernetesSite(KubernetesPods, CloudSite):
         if self.standing is not None and self.mode != "on-demand":
             raise ValueError("standing must go with mode: on-demand: other nodes do their work themselves")
         if self.network == "private" and self.mode == "on-demand":
-            raise ValueError(
-                "network must be host where mode is on-demand: apps ask the cluster for Jobs"
-            )
+            raise ValueError("network must be host where mode is on-demand: apps ask the cluster for Jobs")
         return self
 
     @field_validator("data_dir")
