@@ -18,6 +18,9 @@ def gateway(
     ] = False,
     max_body_mb: Annotated[float, typer.Option(help="Of one request, in MB.")] = 64,
     max_connections: Annotated[int, typer.Option(help="At once.")] = 512,
+    heard: Annotated[
+        Path | None, typer.Option(help="File to write which nodes were heard when, by their keys.")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Pass the methods that SuperNodes need on to a SuperLink, and nothing else: no runs, no tasks."""
@@ -33,6 +36,7 @@ def gateway(
         max_body_mb=max_body_mb,
         max_connections=max_connections,
         log_level=log_level,
+        heard=heard,
     )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=log_level.upper())
     logging.getLogger("httpcore").setLevel(logging.WARNING)

@@ -18,7 +18,8 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end; 0 = all.")] = 100,
 ) -> None:
     """Print the log of NODE."""
-    path = find(federation).log_path(node)
+    target = find(federation)
+    path = target.log_path(node)
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in deque(file, maxlen=lines or None):
             typer.echo(line, nl=False)
@@ -26,4 +27,4 @@ def logs(
             if line := file.readline():
                 typer.echo(line, nl=False)
             else:
-                time.sleep(0.2)
+                time.sleep(2 if target.fetch_log(node) else 0.2)

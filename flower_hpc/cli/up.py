@@ -10,7 +10,11 @@ from .common import ERR, OUT, File, Json, bring_up, find, print_json, print_stat
 def up(
     federation: File = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be started, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what would be started, and stop; Kubernetes objects as kubectl apply takes them.",
+        ),
     ] = False,
     once: Annotated[
         bool,
@@ -36,8 +40,7 @@ def up(
         if json:
             print_json(plan)
         else:
-            for step in plan:
-                typer.echo(f"# {step['name']}\n{step['command']}\n")
+            typer.echo(as_text(plan), nl=False)
         return
     target.check()
     warn(target)
@@ -54,3 +57,16 @@ def up(
         ERR.print("the rest waits in a queue and joins when its jobs start: `flower-hpc status`")
     name = target.connection
     ERR.print(f"Flower's own commands reach it so: flower-hpc flwr -- run APP {name}", highlight=False)
+
+
+def as_text(plan: list[dict[str, str]]) -> str:
+    """For people; where there are Kubernetes objects, what is none is a comment, so that kubectl takes it."""
+    comment = "# " if any("yaml" in step for step in plan) else ""
+    text = ""
+    for step in plan:
+        if "yaml" in step:
+            text += f"# {step['name']}\n{step['yaml']}\n"
+        else:
+            command = step["command"].replace("\n", f"\n{comment}")
+            text += f"# {step['name']}\n{comment}{command}\n\n"
+    return text

@@ -29,6 +29,7 @@ from ..errors import ConfigError
 from .explain import explain
 from .fields import HOST, Name, Strict
 from .link_config import AnySuperLink, SlurmSuperLink, SuperLinkConfig
+from .site import CloudSite, Site
 from .sites import AnySite, SlurmSite
 from .yamlfile import read_yaml
 
@@ -136,12 +137,22 @@ class FederationConfig(Strict):
         if not self.tls and self.link_elsewhere:
             raise ValueError("security: got 'insecure', must be tls where the SuperLink is a Slurm job")
         for name, site in self.sites.items():
+            self._reached(name, site)
             for node in site.per_node:
                 if not re.fullmatch(rf"{re.escape(name)}-(0|[1-9][0-9]*)", node):
                     raise ValueError(
                         f"sites.{name}.per_node: got {node!r}, must be a node's name: {name}-0, {name}-1, ..."
                     )
         return self
+
+    def _reached(self, name: str, site: Site) -> None:
+        if isinstance(site, CloudSite) and not self.tls:
+            raise ValueError(f"security: got 'insecure', must be tls for {site.launcher} sites")
+        if isinstance(site, CloudSite) and site.via is None and self.gateway.address is None:
+            raise ValueError(
+                f"sites.{name}.via: is missing, must be the HOST:PORT at which its nodes reach the gateway "
+                "here (or gateway: {address: HOST, port: PORT} for all sites)"
+            )
 
     @classmethod
     def parse(cls, data: Any, source: str, base: Path | None = None) -> "FederationConfig":

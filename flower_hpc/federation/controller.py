@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from ..clock import WALL
 from ..errors import FederationError, FlowerHpcError
 from ..launchers import Found, Launcher
+from ..network.heard import Listened
 from . import leftovers
 from .desired import Desired, Saved
 from .door import Door, furnish, take_down
@@ -54,6 +55,7 @@ class Controller:
             ensure_tls(state, self.config.superlink.host)
         here = self.launchers.here
         self.facts = Facts(state.path)
+        self.heard = Listened(state.heard)
         self.superlink = self.launchers.superlink(self.config)
         self.door = Door(self.config, state, here)
         self.janitor = Janitor(state)
@@ -124,7 +126,7 @@ class Controller:
         self.registrar.stop()
         take_down(self.config, self.state)
         keepers = [node.keeper for node in self.nodes.values()]
-        patience = BATCH_SHUTDOWN_S if self.launchers.batch() else SHUTDOWN_S
+        patience = BATCH_SHUTDOWN_S if self.launchers.patient else SHUTDOWN_S
         link = [*self.door.keepers.values(), self.superlink.keeper]
         for group, seconds in ((keepers, patience), (link, SHUTDOWN_S)):
             for keeper in group:
@@ -135,6 +137,8 @@ class Controller:
                     keeper.tick()
                 self._write()
                 WALL.sleep(TICK_S / 4)
+        for name, words in self.launchers.take_down().items():
+            log.error("sites.%s: not all of it is gone: %s", name, words)
         self.launchers.close()
         end_offloaded(self.config, self.state)
         leftovers.end(self.state)  # the SuperLink's SuperExec and ServerApps have sessions of their own
@@ -233,7 +237,7 @@ class Controller:
             if not plan.here:
                 furnish(self.config, self.state, plan.site, plan.name)
 
-        return Node(plan, self.state, launcher, self.facts, prepare)
+        return Node(plan, self.state, launcher, self.facts, prepare, self.heard)
 
     def _needs_no_door(self, plan: NodePlan) -> bool:
         return plan.here and plan.link == self.superlink.link.endpoint

@@ -1,5 +1,6 @@
 """A validation error as one line: the path of the field, its value, what is allowed."""
 
+import re
 import reprlib
 import types
 import typing
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from .link_config import KINDS as SUPERLINKS
 from .sites import KINDS as SITES
 
+FIELD = re.compile(r"([a-z_]+) must be (.+), got (.+)")
+"""How checks of a whole site name the field that they mean."""
 ALLOWED = {
     "name": "a string",
     "security": "tls, insecure, or a mapping of mode, network, shared_host",
@@ -24,6 +27,13 @@ ALLOWED = {
     "setup": "a list of lines of bash",
     "relay": "true or false",
     "poll_s": "seconds from 0.5 to 3600",
+    "user": "an integer >= 1",
+    "gpus": "an integer >= 0",
+    "grace_s": "whole seconds from 5 to 3600",
+    "tolerations": "a list of mappings, as in a pod",
+    "affinity": "a mapping, as in a pod",
+    "volumes": "a list of mappings: mount, and one of claim, secret, config_map, host_path",
+    "egress": "a list of CIDR or CIDR:PORT",
     "lead_s": "whole seconds from 0 to 86400",
     "nodes": "an integer from 1 to 1000",
     "data_dir": "a string",
@@ -44,6 +54,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{where}: is missing, must be {ALLOWED.get(path[-1], 'given')}"
     if kind == "value_error" and not path:
         return str(first["ctx"]["error"])
+    if kind == "value_error" and (field := FIELD.fullmatch(str(first["ctx"]["error"]))):
+        return f"{where}.{field[1]}: got {field[3]}, must be {field[2]}"
     if kind == "value_error":
         allowed = str(first["ctx"]["error"])
     elif kind == "union_tag_invalid":

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, FederationError
+from ..errors import ConfigError, FederationError, LaunchError
 from ..launchers.supernode_log import last_line
 from .config import FederationConfig
 from .desired import Desired, Saved
+from .fetching import fetch
 from .fields import Scalar
 from .planning import check, plan, warnings
 from .roster import Roster, names_of, roster_for
@@ -159,9 +160,24 @@ class Federation:
         if node not in names:
             raise ConfigError(f"node must be one of: {', '.join(names)}; got {node!r}")
         path = self._state.log(node)
+        try:
+            self.fetch_log(node)
+        except LaunchError:
+            if not path.exists():  # else: what was fetched last
+                raise
         if not path.exists():
             raise FederationError(f"{node} has no log yet: federation {self.name} was not up with it")
         return path
+
+    def fetch_log(self, node: str) -> bool:
+        """Bring the log of a node up to date whose platform keeps it; False for all others.
+
+        Raises
+        ------
+        LaunchError
+            It cannot be had.
+        """
+        return fetch(self._state, node)
 
     def plan(self) -> list[dict[str, str]]:
         """What :meth:`up` would start: ``name`` and ``command`` of each process; starts and makes nothing."""

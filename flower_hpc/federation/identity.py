@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..errors import FederationError
+from ..network.heard import fingerprint
 from .state import StateDir
 
 CA_DAYS, SERVER_DAYS, RENEW_DAYS = 3650, 825, 30
@@ -72,6 +73,16 @@ def ensure_node_key(keys: Path, name: str) -> Path:
         # the private key last: where it is, its public half is
         write_private(path, key.private_bytes(encoding.PEM, private, serialization.NoEncryption()), 0o600)
     return path
+
+
+def fingerprint_of(keys: Path, name: str) -> str:
+    """By which the gateway knows a node; empty where it has no key yet."""
+    try:
+        public = serialization.load_ssh_public_key((keys / f"{name}.pub").read_bytes())
+    except FileNotFoundError:
+        return ""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return fingerprint(public.public_bytes(serialization.Encoding.PEM, form))
 
 
 def _make_ca(state: StateDir, now: datetime.datetime) -> None:

@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..launchers import JobSpec, SlurmOptions
-from ..launchers.bundle import HOME, ROOT, key_file
+from ..launchers.bundle import HEALTH, HOME, ROOT, key_file
 from ..launchers.filling import DOOR
+from ..launchers.k8s import KubernetesOptions
 from ..launchers.ports import join
 from ..launchers.psij_job import PsijOptions
 from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, OFFLOAD_ENV, PARTITION_ID, STATE_ENV
 from .config import FederationConfig
 from .fields import DATA_DIR, Scalar
 from .flwr_cli import QUIET
+from .kubernetes_site import KubernetesSite
 from .link import ENCLOSED, Link
 from .roster import Roster, names_of
 from .site import CloudSite, Site
@@ -43,7 +45,7 @@ class NodePlan:
     """The site's folder that its hosts share; None where there is none."""
     here: bool = True
     """Whether it is a process of this machine."""
-    batch: SlurmOptions | PsijOptions | None = None
+    batch: SlurmOptions | PsijOptions | KubernetesOptions | None = None
     bundled: bool = False
     """Whether it shares no disk with this machine; see :mod:`flower_hpc.launchers.bundle`."""
 
@@ -70,7 +72,10 @@ def plan_nodes(
     here = sum(counts.get(name, 0) for name, site in config.sites.items() if not site.remote)
     for site_name, site in config.sites.items():
         folder = site_folder(config, site_name, state) if isinstance(site, BATCH) else None
-        batch = site.batch(folder / "jobs") if isinstance(site, BATCH) and folder else None
+        bundled = isinstance(site, CloudSite)
+        batch = None
+        if isinstance(site, BATCH) and folder is not None:
+            batch = site.batch(folder if bundled else folder / "jobs")
         network = network_of(site, link)
         near = gateway if link.far or (network == "host" and link.private) else link.endpoint
         for name in names_of({site_name: counts.get(site_name, 0)}):
@@ -95,7 +100,7 @@ def plan_nodes(
                 folder=folder,
                 here=not site.remote,
                 batch=batch,
-                bundled=isinstance(site, CloudSite),
+                bundled=bundled,
             )
     return plans
 
@@ -104,6 +109,8 @@ def network_of(site: Site, link: Link) -> str:
     """Private by default where the SuperLink is, and on hosts that others use too."""
     if site.network is not None:
         return site.network
+    if isinstance(site, KubernetesSite):
+        return "host"  # a pod has a network of its own
     if isinstance(site, SlurmSite) and not site.remote:
         return "host"  # its apps call sbatch
     return "private" if site.remote or link.private else "host"
@@ -145,6 +152,8 @@ def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
     else:
         command += ["--insecure"]
     command += ["--host", "127.0.0.1", "--port", "{port:runtime}", "--node-config", node_config(plan.config)]
+    if isinstance(plan.batch, KubernetesOptions):
+        command += ["--health-server-address", f"{{env:{HEALTH}}}"]
     command = ["python", "-m", "flower_hpc.launchers.with_superexec", runtime, "--", *command]
     if not direct:
         # beyond this machine it goes without where it must: what forwards leads to the gateway alone
@@ -177,6 +186,7 @@ def gateway_job(config: FederationConfig, state: StateDir, port: int, link: str)
     listen = join(config.gateway.host, port)
     command = ["flower-hpc", "gateway", "--listen", listen, "--superlink", link, "--ca", str(state.ca)]
     command += ["--certificate", str(state.server_cert), "--key", str(state.server_key)]
+    command += ["--heard", str(state.heard)]
     return _service("gateway", command, state)
 
 

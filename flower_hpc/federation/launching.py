@@ -2,15 +2,18 @@
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import LaunchError
-from ..launchers import Launcher, LocalLauncher, SlurmLauncher
+from ..launchers import KubernetesLauncher, Launcher, LocalLauncher, SlurmLauncher
+from ..launchers.k8s.place import Place
 from ..launchers.piloted import Piloted
 from ..launchers.psij_job import PsijOptions
 from ..launchers.slurm_queue import run
 from .config import FederationConfig
 from .jobs import job_name, site_folder
+from .kubernetes_site import KubernetesSite
 from .link_config import SlurmSuperLink
 from .sites import PsijSite, SlurmSite
 from .state import PROCESSES, StateDir
@@ -28,10 +31,13 @@ class Launchers:
         self._state = state
         self._batch: dict[str, SlurmLauncher] = {}
         self._others: dict[str, Launcher] = {}
+        self._pods: dict[str, KubernetesLauncher] = {}
 
     def of(self, config: FederationConfig, name: str) -> Launcher:
         """The launcher of a site, with what the site asks for now."""
         site = config.sites[name]
+        if isinstance(site, KubernetesSite):
+            return self.pods(config, name)
         if isinstance(site, PsijSite):
             return self._psij(site.batch(site_folder(config, name, self._state) / "jobs"), name)
         if not isinstance(site, SlurmSite) or not site.remote:
@@ -44,6 +50,18 @@ class Launchers:
             self._batch[name] = known
         known.options, known.poll_s = options, site.poll_s
         return known
+
+    def pods(self, config: FederationConfig, name: str) -> KubernetesLauncher:
+        """The launcher of a Kubernetes site."""
+        site = config.sites[name]
+        assert isinstance(site, KubernetesSite)
+        options = site.batch(site_folder(config, name, self._state))
+        if name not in self._pods:
+            place = Place(config.name, name, job_name(config, name, self._state))
+            memory = self._state.jobs / f"{name}.json"
+            self._pods[name] = KubernetesLauncher(options, place, memory=memory)
+        self._pods[name].options = options
+        return self._pods[name]
 
     def _psij(self, options: PsijOptions, name: str) -> Launcher:
         from ..launchers.psij import PsijLauncher
@@ -66,14 +84,31 @@ class Launchers:
         self._batch["superlink"] = launcher
         return FarSuperLink(config, self._state, launcher, folder)
 
-    def batch(self) -> dict[str, SlurmLauncher]:
-        """Those of batch systems, by site."""
-        return dict(self._batch)
+    @property
+    def patient(self) -> bool:
+        """Whether some of their jobs take a while to end."""
+        return bool(self._batch)
+
+    @property
+    def trouble(self) -> dict[str, str]:
+        """By site: why nothing is known of its jobs at present."""
+        asked = self._batch | self._pods
+        return {name: launcher.trouble for name, launcher in asked.items() if launcher.trouble}
+
+    def take_down(self) -> dict[str, str]:
+        """Delete what sites have beside jobs; by site, what is left. Waits for their platforms."""
+        with ThreadPoolExecutor() as pool:
+            left = dict(zip(self._pods, pool.map(_take_down, self._pods.values()), strict=True))
+        return {name: words for name, words in left.items() if words}
 
     def close(self) -> None:
         """Let go of all; jobs go on."""
-        for launcher in (self.here, *self._batch.values(), *self._others.values()):
+        for launcher in (self.here, *self._batch.values(), *self._pods.values(), *self._others.values()):
             launcher.close()
+
+
+def _take_down(launcher: KubernetesLauncher) -> str:
+    return launcher.take_down()
 
 
 def end_offloaded(config: FederationConfig, state: StateDir) -> None:

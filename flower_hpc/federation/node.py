@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from ..launchers import JobSpec, JobState, Launcher
 from ..launchers.supernode_log import ONLINE
+from ..network.heard import Listened
 from .facts import Facts
+from .identity import fingerprint_of
 from .jobs import NodePlan, supernode_job
 from .keeper import Keeper
 from .state import StateDir
@@ -26,6 +28,8 @@ class Node:
         Told what the scheduler knows of it, for the strategies.
     prepare : callable
         Called before each start.
+    heard : Listened, optional
+        Which nodes the gateway hears: how one is known to be online whose log lies elsewhere.
     """
 
     def __init__(
@@ -35,11 +39,12 @@ class Node:
         launcher: Launcher,
         facts: Facts,
         prepare: Callable[[], None] = lambda: None,
+        heard: Listened | None = None,
     ) -> None:
         self.plan = plan
         self.node_id: int | None = None
         self.keeper = Keeper(plan.name, launcher, self._spec, self._online, prepare=prepare)
-        self._state, self._facts = state, facts
+        self._state, self._facts, self._heard = state, facts, heard
         self._told_restarts = 0
         self._old_id: int | None = None
 
@@ -54,7 +59,8 @@ class Node:
         if keeper.restarts != self._told_restarts:
             self._told_restarts = keeper.restarts
             # back in the queue under the same id, it was preempted or its host is gone
-            state = keeper.status.state if keeper.status.state.final else JobState.PREEMPTED
+            status = keeper.status
+            state = status.state if status.state.final else status.ended or JobState.PREEMPTED
             ended = JobState.CANCELLED if state is JobState.SUCCEEDED else state
             self._facts.tell(name, ended, keeper.last_words)
         if keeper.state is NodeState.QUEUED:
@@ -71,6 +77,9 @@ class Node:
         return supernode_job(self.plan, self._state)
 
     def _online(self, job: str) -> bool:
+        if self.plan.bundled and self._heard is not None:
+            known = fingerprint_of(self._state.keys, self.plan.name)
+            return self._heard.at(known) > self.keeper.since
         found = ONLINE.search(self.keeper.launcher.logs(job))
         if found is None or int(found[1]) == self._old_id:
             return False

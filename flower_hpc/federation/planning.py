@@ -4,11 +4,13 @@ from pathlib import Path
 from socket import gethostname
 
 from ..errors import ConfigError
+from ..launchers import JobSpec
 from ..launchers.ports import join
 from . import leftovers
 from .config import FederationConfig
 from .door import needs_gateway
 from .jobs import gateway_job, plan_nodes, relay_job, supernode_job
+from .kubernetes_site import KubernetesSite
 from .launching import Launchers
 from .link import Link, socket_path, wants_private, why_refused
 from .roster import Roster, roster_for
@@ -18,7 +20,9 @@ from .superlink_jobs import superlink_job
 
 
 def plan(config: FederationConfig, state: StateDir) -> list[dict[str, str]]:
-    """``name`` and ``command`` of each process and job; port 0 is one that will be found.
+    """``name`` and ``command`` of each process and job, or ``yaml`` of a site's Kubernetes objects.
+
+    Port 0 is one that will be found.
 
     Raises
     ------
@@ -42,9 +46,20 @@ def plan(config: FederationConfig, state: StateDir) -> list[dict[str, str]]:
         if getattr(site, "relay", False):
             listen, to = join(config.gateway.host, 0), join(config.gateway.address or gethostname(), port)
             steps.append((relay_job(name, state, listen, to), launchers.here))
-    for each in plan_nodes(config, roster, config.counts, state, link, f"tcp:127.0.0.1:{port}").values():
-        steps.append((supernode_job(each, state), launchers.of(config, each.site)))
-    return [{"name": job.name, "command": launcher.render(job)} for job, launcher in steps]
+    plans = plan_nodes(config, roster, config.counts, state, link, f"tcp:127.0.0.1:{port}")
+    pods: dict[str, list[JobSpec]] = {}
+    for each in plans.values():
+        job = supernode_job(each, state)
+        if isinstance(config.sites[each.site], KubernetesSite):
+            pods.setdefault(each.site, []).append(job)
+        else:
+            steps.append((job, launchers.of(config, each.site)))
+    planned = [{"name": job.name, "command": launcher.render(job)} for job, launcher in steps]
+    for name, jobs in pods.items():
+        launcher, site = launchers.pods(config, name), config.sites[name]
+        door = getattr(site, "via", None) or join(config.gateway.address or gethostname(), port)
+        planned.append({"name": f"sites.{name}", "yaml": launcher.render_all(jobs, door)})
+    return planned
 
 
 def check(config: FederationConfig, *, is_up: bool) -> None:

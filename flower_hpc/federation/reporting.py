@@ -48,11 +48,7 @@ def report(controller: "Controller") -> Status:
         ),
         nodes=nodes,
         wanted=wanted,
-        trouble={
-            name: launcher.trouble
-            for name, launcher in controller.launchers.batch().items()
-            if launcher.trouble
-        },
+        trouble=controller.launchers.trouble,
     )
 
 

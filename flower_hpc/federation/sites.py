@@ -41,6 +41,7 @@ from .fields import (
     absolute,
     expanded,
 )
+from .kubernetes_site import KubernetesSite
 from .site import Site
 
 
@@ -165,8 +166,13 @@ class PsijSite(Site):
         )
 
 
-BATCH = (SlurmSite, PsijSite)
-KINDS: dict[str, type[Site]] = {"local": Site, "slurm": SlurmSite, "psij": PsijSite}
+BATCH = (SlurmSite, PsijSite, KubernetesSite)
+KINDS: dict[str, type[Site]] = {
+    "local": Site,
+    "slurm": SlurmSite,
+    "psij": PsijSite,
+    "kubernetes": KubernetesSite,
+}
 
 
 def kind_of(value: Any) -> str:
@@ -178,6 +184,9 @@ def kind_of(value: Any) -> str:
 
 
 AnySite = Annotated[
-    Annotated[Site, Tag("local")] | Annotated[SlurmSite, Tag("slurm")] | Annotated[PsijSite, Tag("psij")],
+    Annotated[Site, Tag("local")]
+    | Annotated[SlurmSite, Tag("slurm")]
+    | Annotated[PsijSite, Tag("psij")]
+    | Annotated[KubernetesSite, Tag("kubernetes")],
     Discriminator(kind_of),
 ]

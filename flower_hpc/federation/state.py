@@ -42,6 +42,7 @@ class StateDir:
         self.registered = path / "registered.json"
         self.link = path / "link.json"
         self.jobs = path / "jobs"
+        self.heard = path / "heard.json"
 
     def create(self) -> None:
         """Make the folder, for this user alone.

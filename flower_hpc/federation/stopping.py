@@ -61,6 +61,7 @@ def _end_jobs(state: StateDir) -> int:
         count += ended + remaining
         if remaining:
             left[name] = f"{remaining} ({getattr(launcher, 'trouble', '') or 'they do not end'})"
+    left |= {f"sites.{name}": words for name, words in launchers.take_down().items()}
     launchers.close()
     end_offloaded(config, state)
     if left:

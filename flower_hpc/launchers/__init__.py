@@ -1,6 +1,7 @@
 """Where processes run: one protocol, one file a scheduler."""
 
 from .base import Found, JobSpec, JobState, JobStatus, Launcher
+from .kubernetes import KubernetesLauncher
 from .local import LocalLauncher
 from .slurm import SlurmLauncher
 from .slurm_site import SlurmOptions
@@ -10,6 +11,7 @@ __all__ = [
     "JobSpec",
     "JobState",
     "JobStatus",
+    "KubernetesLauncher",
     "Launcher",
     "LocalLauncher",
     "SlurmLauncher",

@@ -17,9 +17,11 @@ from ..clock import WALL
 from ..errors import LaunchError
 from . import bundle
 from .base import Found, JobSpec, JobState, JobStatus
+from .filling import read_door
 from .k8s import state
-from .k8s.api import Api, ClusterError
+from .k8s.api import Api
 from .k8s.applied import Applied
+from .k8s.connect import ClusterError
 from .k8s.manifests import manifests
 from .k8s.options import KubernetesOptions
 from .k8s.place import Manifest, Place
@@ -72,21 +74,28 @@ class KubernetesLauncher:
         self._tickets = Tickets(memory)
         self._lock, self._wake, self._over = threading.RLock(), threading.Event(), threading.Event()
         self._pods = Pods(self.api, place.selector, self._wake)
-        self._applied = Applied(self.api)
-        self._reader = Reader(place.name, self._why_missing)
+        self._applied = Applied(self.api, place)
+        self._reader = Reader(place.name, self._applied.why_no_pod)
         self._thread: threading.Thread | None = None
 
     # -- what the controller calls; none of it waits -------------------------------------------------
 
     def render(self, spec: JobSpec) -> str:
         """The site's objects as YAML, for ``spec`` alone; what is secret is left out."""
-        return self.render_all([spec])
+        return self.render_all([spec], self._door())
 
-    def render_all(self, specs: Iterable[JobSpec]) -> str:
-        """The site's objects as YAML that ``kubectl apply`` takes; what is secret is left out."""
+    def render_all(self, specs: Iterable[JobSpec], door: str) -> str:
+        """The site's objects as YAML that ``kubectl apply`` takes; what is secret is left out.
+
+        ``door`` is where the SuperLink is, as ``tcp:HOST:PORT``.
+        """
         count = max((_ordinal(spec.name) + 1 for spec in specs), default=0)
-        objects = manifests(self.options, self.place, count, {}, reached(self.options.folder / bundle.DOOR))
-        return yaml.safe_dump_all(objects, sort_keys=False)
+        way = reached(door)
+        objects = manifests(self.options, self.place, count, {}, way)
+        hints = ["# the Secret is empty here: `flower-hpc up` fills it with the CA and the nodes' keys"]
+        if not way:
+            hints.append("# the NetworkPolicy gets the gateway's address at `up`: its port is not known yet")
+        return "\n".join(hints) + "\n---\n" + yaml.safe_dump_all(objects, sort_keys=False)
 
     def submit(self, spec: JobSpec) -> str:
         """Have a pod run it; what is submitted before the thread comes to it is one change."""
@@ -155,8 +164,7 @@ class KubernetesLauncher:
             return ""
         try:
             # its pods would have all of their grace: nobody waits for their work any more
-            self.api.delete("StatefulSet", self.place.name, orphan=True)
-            self.api.delete_all("Pod", self.place.selector, HASTE_S)
+            self._applied.delete_at_once(HASTE_S)
             self._pods.start()
             gone = wait_for(self._pods, GONE_S)
             self._applied.delete(self._objects(0, {}))
@@ -196,7 +204,9 @@ class KubernetesLauncher:
                 self._replace()
             elif self._tickets.objects and not list(self._tickets):
                 self._remove()
-            self.trouble = self._pods.trouble
+            self.trouble = ""
+            if self._pods.trouble is not None:
+                self._hear(self._pods.trouble)
         except ClusterError as error:
             self._hear(error)
         except LaunchError as error:
@@ -220,6 +230,7 @@ class KubernetesLauncher:
                     self._tickets.drop(ticket)
 
     def _make(self) -> None:
+        self._applied.check()
         with self._lock:
             all_of_them = [one for _, one in self._tickets]
             active = self._tickets.active()
@@ -236,7 +247,10 @@ class KubernetesLauncher:
                 one.applied = True
 
     def _objects(self, count: int, files: Mapping[str, bytes]) -> list[Manifest]:
-        return manifests(self.options, self.place, count, files, reached(self.options.folder / bundle.DOOR))
+        return manifests(self.options, self.place, count, files, reached(self._door()))
+
+    def _door(self) -> str:
+        return read_door(self.options.folder / bundle.DOOR)
 
     def _replace(self) -> None:
         for one in self._tickets.active():
@@ -257,21 +271,12 @@ class KubernetesLauncher:
                 self._tickets.objects = False
                 self._tickets.write()
 
-    def _why_missing(self) -> str:
-        fields = f"involvedObject.name={self.place.name},reason=FailedCreate"
-        try:
-            found = self.api.list("Event", fields=fields)["items"]
-        except ClusterError as error:
-            return f"no pod was made; why is not known: {error}"
-        newest = sorted(found, key=lambda one: str(one.get("lastTimestamp") or ""))[-1:]
-        return state.short(str(newest[0].get("message", ""))) if newest else ""
-
     def _hear(self, error: ClusterError) -> None:
         self.trouble = str(error)
         if error.status in FOR_GOOD:
             with self._lock:
                 for one in self._tickets.active():
-                    if not one.applied:
+                    if one.life is None:
                         one.status = JobStatus(JobState.FAILED, str(error), refused=True)
 
     def _read(self) -> None:

@@ -19,6 +19,7 @@ from .bodies import Answer, Body, Gone, Message, Receive, Send, TooLarge, TooSlo
 from .endpoint import LONGEST, Endpoint, host_port, listen
 from .fleet import content_length, passed, refusal
 from .forward import more_files
+from .heard import Heard
 from .patience import patient_protocol
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class GatewaySettings:
         At once; default 512. More are closed, and Flower's nodes try again.
     log_level : {"debug", "info", "warning", "error"}
         Of the server below; default info.
+    heard : Path, optional
+        File that tells which nodes were heard when; default none.
 
     Raises
     ------
@@ -71,6 +74,7 @@ class GatewaySettings:
     max_body_mb: float = 64
     max_connections: int = 512
     log_level: str = "info"
+    heard: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -128,6 +132,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         to = Endpoint.parse(settings.superlink)
         self.refused: Counter[str] = Counter()
+        self._heard = Heard(settings.heard)
         self._max_body = int(settings.max_body_mb * MB)
         host = "localhost" if to.kind == "unix" else f"[{to.host}]" if ":" in to.host else to.host
         port = f":{to.port}" if to.port else ""
@@ -180,6 +185,7 @@ class Gateway:
             extensions={"timeout": UPSTREAM.as_dict()},
         )
         response = await self._superlink.handle_async_request(request)
+        self._heard.note(path.encode("ascii"), headers, response.status_code)
         try:
             stream = aiter(response.stream)  # type: ignore[arg-type]
             # until the first bytes are here, a failure can still be told by a status

@@ -3,11 +3,11 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import LaunchError
+from .connect import ClusterError, connect, refusal
 from .place import MANAGER, Manifest
 
 log = logging.getLogger(__name__)
@@ -28,29 +28,12 @@ KINDS = {
     "PodDisruptionBudget": ("PolicyV1Api", "pod_disruption_budget"),
     "Role": ("RbacAuthorizationV1Api", "role"),
     "RoleBinding": ("RbacAuthorizationV1Api", "role_binding"),
+    "SelfSubjectRulesReview": ("AuthorizationV1Api", ""),
     "Secret": ("CoreV1Api", "secret"),
     "Service": ("CoreV1Api", "service"),
     "ServiceAccount": ("CoreV1Api", "service_account"),
     "StatefulSet": ("AppsV1Api", "stateful_set"),
 }
-
-
-class ClusterError(LaunchError):
-    """A cluster refused, or could not be asked.
-
-    Parameters
-    ----------
-    words : str
-        One line; the server's own where it spoke.
-    status : int
-        Of HTTP; 0 where no answer came.
-    after_s : float
-        Seconds that the server asks to wait before another try; default 0.
-    """
-
-    def __init__(self, words: str, status: int = 0, after_s: float = 0.0) -> None:
-        super().__init__(words)
-        self.status, self.after_s = status, after_s
 
 
 class Api:
@@ -149,6 +132,13 @@ class Api:
         data: bytes = response.data
         return data[-max_bytes:].decode(errors="replace")
 
+    def rules(self) -> tuple[Sequence[Manifest], bool]:
+        """What we may do in the namespace, and whether that is all there is to know."""
+        kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview"}
+        asked = kind | {"spec": {"namespace": self.namespace}}
+        status = self._ask("create_self_subject_rules_review", "SelfSubjectRulesReview", asked)["status"]
+        return tuple(status.get("resourceRules") or ()), not status.get("incomplete", False)
+
     def watch(self, kind: str, selector: str, version: str) -> Iterator[Manifest]:
         """What happens to objects after ``version``: ``type`` and ``object``; ends now and then.
 
@@ -238,64 +228,6 @@ class Api:
             grace_period_seconds=options.get("gracePeriodSeconds"),
             preconditions=api.V1Preconditions(uid=preconditions["uid"]) if preconditions else None,
         )
-
-
-def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | None]:
-    """A client of the official package, and the namespace of its context.
-
-    Raises
-    ------
-    LaunchError
-        The package is missing, or there is no such cluster to speak to; one line.
-    """
-    try:
-        from kubernetes import config
-    except ImportError as error:
-        words = "the package kubernetes is missing: pip install 'flower-hpc[kubernetes]'"
-        raise LaunchError(words) from error
-    try:
-        name = None if kubeconfig is None else str(kubeconfig)
-        contexts, current = config.list_kube_config_contexts(config_file=name)  # type: ignore[no-untyped-call]
-        chosen = next((one for one in contexts if one["name"] == context), None) if context else current
-        if chosen is None:
-            known = ", ".join(str(one["name"]) for one in contexts)
-            raise LaunchError(f"context must be one of: {known}; got {context!r}")
-        client = config.new_client_from_config(config_file=name, context=context)  # type: ignore[no-untyped-call]
-        return client, chosen["context"].get("namespace")
-    except config.ConfigException as error:
-        if kubeconfig is not None or context is not None:
-            raise LaunchError(f"kubeconfig: {' '.join(str(error).split())}") from error
-        return _in_cluster(error)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LaunchError(f"kubeconfig: {' '.join(str(error).split())[:300]}") from error
-
-
-def _in_cluster(error: Exception) -> tuple[Any, str | None]:
-    from kubernetes import client as api
-    from kubernetes import config
-
-    configuration = api.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except config.ConfigException:
-        words = "no cluster to speak to: set KUBECONFIG or the site's kubeconfig"
-        raise LaunchError(f"{words} ({' '.join(str(error).split())})") from error
-    namespace = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-    return api.ApiClient(configuration), namespace.read_text().strip() if namespace.exists() else None
-
-
-def refusal(error: Any, where: str) -> ClusterError:
-    """What a server answered, in its own words."""
-    try:
-        body = error.body.decode() if isinstance(error.body, bytes) else error.body
-        words = str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        words = f"{error.status} {error.reason}"
-    if error.status == 401:
-        words = f"{where} does not accept the credentials (401 {words}): renew them in the kubeconfig"
-    header = str((error.headers or {}).get("Retry-After", ""))
-    after_s = min(LONGEST_S, float(header)) if header.isdigit() else 0.0
-    return ClusterError(" ".join(words.split()), int(error.status or 0), after_s)
 
 
 def _lines(response: Any, closed: threading.Event) -> Iterator[bytes]:

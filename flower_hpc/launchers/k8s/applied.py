@@ -5,7 +5,10 @@ import json
 from collections.abc import Iterable
 
 from .api import Api
-from .place import Manifest
+from .connect import ClusterError
+from .permissions import lacking
+from .place import Manifest, Place
+from .state import short
 
 ORDER = (
     *("StatefulSet", "Deployment", "PodDisruptionBudget", "NetworkPolicy"),
@@ -21,11 +24,25 @@ class Applied:
     ----------
     api : Api
         Of the objects' namespace.
+    place : Place
+        Whose they are.
     """
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, api: Api, place: Place) -> None:
+        self._api, self._place = api, place
+        self._permitted = False
         self._sent: dict[tuple[str, str], str] = {}
+
+    def check(self) -> None:
+        """Ask, once, whether we may do all that will be needed: ClusterError with what we may not."""
+        # before anything is made: who may not delete would learn it at `down`
+        if self._permitted:
+            return
+        rules, complete = self._api.rules()
+        if complete and (lacks := list(lacking(rules))):
+            words = f"not permitted in namespace {self._api.namespace}: {', '.join(lacks)}"
+            raise ClusterError(f"{words}; see the Role in the README", 403)
+        self._permitted = True
 
     def update(self, objects: Iterable[Manifest]) -> int:
         """Apply what is new or differs; how many that were."""
@@ -48,3 +65,18 @@ class Applied:
         for each in sorted(objects, key=lambda one: ORDER.index(one["kind"])):
             self._api.delete(each["kind"], each["metadata"]["name"])
         self.forget()
+
+    def delete_at_once(self, grace_s: int) -> None:
+        """Delete the StatefulSet, and its pods with less patience than they were made with."""
+        self._api.delete("StatefulSet", self._place.name, orphan=True)
+        self._api.delete_all("Pod", self._place.selector, grace_s)
+
+    def why_no_pod(self) -> str:
+        """What the cluster says where it makes no pod, such as a quota; empty where it says nothing."""
+        fields = f"involvedObject.name={self._place.name},reason=FailedCreate"
+        try:
+            found = self._api.list("Event", fields=fields)["items"]
+        except ClusterError as error:
+            return f"no pod was made; why is not known: {error}"
+        newest = sorted(found, key=lambda one: str(one.get("lastTimestamp") or ""))[-1:]
+        return short(str(newest[0].get("message", ""))) if newest else ""

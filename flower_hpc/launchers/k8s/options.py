@@ -11,7 +11,10 @@ from ...errors import ConfigError
 
 QUANTITY = re.compile(r"([0-9]+(\.[0-9]+)?|\.[0-9]+)(m|k|Ki|[MGTPE]i?)?")
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-RESERVED = ("/", "/etc/flower-hpc", "/var/lib/flower-hpc", "/tmp", "/dev/shm", "/proc", "/sys", "/dev")
+RESERVED = (
+    *("/etc", "/etc/flower-hpc", "/var", "/var/lib", "/var/lib/flower-hpc"),
+    *("/tmp", "/dev", "/dev/shm", "/proc", "/sys"),
+)
 SOURCES = ("claim", "secret", "config_map", "host_path")
 
 
@@ -38,7 +41,7 @@ class Volume:
 
     def __post_init__(self) -> None:
         if not self.mount.startswith("/") or ":" in self.mount or self.mount.rstrip("/") in ("", *RESERVED):
-            raise ConfigError(f"mount must be an absolute path other than ours, got {self.mount!r}")
+            raise ConfigError(f"volumes must be mounted at an absolute path of their own, got {self.mount!r}")
         given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ConfigError(
@@ -157,7 +160,7 @@ class KubernetesOptions:
             raise ConfigError(f"user must be an integer >= 1 (pods never run as root), got {self.user}")
         for variable, where in self.secret_env.items():
             if not re.fullmatch(r"[^/\s]+/[^/\s]+", where):
-                raise ConfigError(f"secret_env must map to secret/key, got {variable}: {where!r}")
+                raise ConfigError(f"secret_env must be a mapping to secret/key, got {variable}: {where!r}")
         if unknown := set(self.resources) - {"requests", "limits"}:
             raise ConfigError(
                 f"resources must be a mapping of requests and limits, got {sorted(unknown)[0]!r}"

@@ -4,7 +4,8 @@ import logging
 import threading
 
 from ...clock import WALL
-from .api import AGAIN, Api, ClusterError
+from .api import AGAIN, Api
+from .connect import ClusterError
 from .place import Manifest
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ class Pods:
         self._thread: threading.Thread | None = None
         self.seen = False
         """Whether a list has come."""
-        self.trouble = ""
-        """Why nothing is heard at present; empty where all is well."""
+        self.trouble: ClusterError | None = None
+        """Why nothing is heard at present; None where all is well."""
 
     def start(self) -> None:
         """Begin, once."""
@@ -58,7 +59,7 @@ class Pods:
                 if not version:
                     version = self._list()
                 for event in self._api.watch("Pod", self._selector, version):
-                    version, pause, self.trouble = self._take(event), FIRST_S, ""
+                    version, pause, self.trouble = self._take(event), FIRST_S, None
                     if self._over.is_set():
                         return
             except ClusterError as error:
@@ -79,7 +80,7 @@ class Pods:
         found = self._api.list("Pod", self._selector)
         with self._lock:
             self._pods = {pod["metadata"]["name"]: pod for pod in found["items"]}
-        self.seen, self.trouble = True, ""
+        self.seen, self.trouble = True, None
         self._wake.set()
         return str(found["metadata"]["resourceVersion"])
 
@@ -97,10 +98,9 @@ class Pods:
         return version
 
     def _hear(self, error: ClusterError) -> None:
-        words = str(error)
-        if words != self.trouble:
-            log.warning("%s: %s", self._selector, words)
-        self.trouble = words
+        if str(error) != str(self.trouble):
+            log.warning("%s: %s", self._selector, error)
+        self.trouble = error
         self._wake.set()
 
 

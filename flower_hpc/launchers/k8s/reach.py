@@ -2,24 +2,22 @@
 
 import ipaddress
 import socket
-from pathlib import Path
 
-from ..filling import read_door
 from ..ports import split
 
 
-def reached(door: Path) -> list[tuple[str, int]]:
-    """The networks and the port behind a door file; every address at that port where the name is unknown.
+def reached(door: str) -> list[tuple[str, int]]:
+    """The networks and the port behind a door; every address at that port where the name is unknown.
 
     Parameters
     ----------
-    door : Path
-        Says ``tcp:HOST:PORT``; nothing is reached where it is missing.
+    door : str
+        ``tcp:HOST:PORT``; nothing is reached where it is empty, or the port is 0: not known yet.
     """
-    said = read_door(door).removeprefix("tcp:")
-    if not said:
+    said = door.removeprefix("tcp:")
+    host, port = split(said) if said else ("", 0)
+    if port == 0:
         return []
-    host, port = split(said)
     try:
         found = {str(each[4][0]) for each in socket.getaddrinfo(host, port, proto=socket.IPPROTO_TCP)}
     except OSError:  # pods may know it though
