@@ -1,4 +1,4 @@
-"""What a real cluster refuses and schemas let pass, and the restricted Pod Security Standard, as lists of words.
+"""What a real cluster refuses and schemas let pass, and the restricted Pod Security Standard, in words.
 
 https://kubernetes.io/docs/concepts/security/pod-security-standards/
 """
@@ -8,7 +8,16 @@ import re
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?|\.[0-9]+(m|k|Ki|[MGTPE]i?)?")
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
 PULL = {None, "Always", "IfNotPresent", "Never"}
 
 

@@ -33,8 +33,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--grace-s", type=float, default=30.0)
     asked = parser.parse_args()
-    if address := os.environ.get(ADDRESS):
-        os.environ[HEALTH] = join(address, HEALTH_PORT)
+    os.environ[HEALTH] = join(os.environ.get(ADDRESS) or "0.0.0.0", HEALTH_PORT)
     try:
         ordinal = os.environ.get(POD, "").rpartition("-")[2]
         spec = find(asked.root, asked.name.replace("{ordinal}", ordinal))

@@ -7,6 +7,8 @@ from typing import Any
 from ...errors import LaunchError
 
 LONGEST_S = 20.0
+NONE = 400
+"""Counts as a request that no server would take."""
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -40,22 +42,22 @@ def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | No
         from kubernetes import config
     except ImportError as error:
         words = "the package kubernetes is missing: pip install 'flower-hpc[kubernetes]'"
-        raise LaunchError(words) from error
+        raise ClusterError(words, NONE) from error
     try:
         name = None if kubeconfig is None else str(kubeconfig)
         contexts, current = config.list_kube_config_contexts(config_file=name)  # type: ignore[no-untyped-call]
         chosen = next((one for one in contexts if one["name"] == context), None) if context else current
         if chosen is None:
             known = ", ".join(str(one["name"]) for one in contexts)
-            raise LaunchError(f"context must be one of: {known}; got {context!r}")
+            raise ClusterError(f"context must be one of: {known}; got {context!r}", NONE)
         client = config.new_client_from_config(config_file=name, context=context)  # type: ignore[no-untyped-call]
         return client, chosen["context"].get("namespace")
     except config.ConfigException as error:
         if kubeconfig is not None or context is not None:
-            raise LaunchError(f"kubeconfig: {' '.join(str(error).split())}") from error
+            raise ClusterError(f"kubeconfig: {' '.join(str(error).split())}", NONE) from error
         return _in_cluster(error)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LaunchError(f"kubeconfig: {' '.join(str(error).split())[:300]}") from error
+        raise ClusterError(f"kubeconfig: {' '.join(str(error).split())[:300]}", NONE) from error
 
 
 def _in_cluster(error: Exception) -> tuple[Any, str | None]:
@@ -67,7 +69,7 @@ def _in_cluster(error: Exception) -> tuple[Any, str | None]:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         words = "no cluster to speak to: set KUBECONFIG or the site's kubeconfig"
-        raise LaunchError(f"{words} ({' '.join(str(error).split())})") from error
+        raise ClusterError(f"{words} ({' '.join(str(error).split())})", NONE) from error
     return api.ApiClient(configuration), IN_POD.read_text().strip() if IN_POD.exists() else None
 
 

@@ -1,7 +1,7 @@
 """A SuperLink as Kubernetes objects: one pod with the controller, the SuperLink and the gateway; pure.
 
-The controller inside makes the sites' objects, so its account may do what :data:`RULES` say, in its own
-namespace and no more. Nodes reach the gateway's port through a Service; nothing else listens.
+The controller inside makes the sites' objects, so its account has the Role of :mod:`.permissions`, in its
+own namespace and no more. Nodes reach the gateway's port through a Service; nothing else listens.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from ...errors import ConfigError
 from ..bundle import HOME, ROOT
 from .manifests import head
 from .options import KubernetesOptions
+from .permissions import role
 from .place import Manifest, Place
 from .pod import (
     container_security,
@@ -29,17 +30,6 @@ from .pod import (
 FILE = "federation.yaml"
 CONTAINER, PORT = "superlink", 8443
 SERVICES = {"LoadBalancer": "LoadBalancer", "NodePort": "NodePort", "port-forward": "ClusterIP"}
-_MADE = ["create", "patch", "delete"]
-RULES: list[Manifest] = [
-    {"apiGroups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": _MADE},
-    {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": _MADE},
-    {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": _MADE},
-    {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": _MADE},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "delete", "deletecollection"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
-]
-"""What a controller asks of the cluster: to make and delete a site's objects, and to look at its pods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +92,20 @@ def link_manifests(options: LinkOptions, place: Place, federation_yaml: str) -> 
     own = [] if pod.service_account else _account(pod, place)
     claim = [_claim(pod, place)] if pod.storage else []
     config = head("v1", "ConfigMap", pod, place) | {"data": {FILE: federation_yaml}}
-    return [*own, *claim, config, _policy(options, place), _service(options, place), _deployment(options, place)]
+    return [
+        *own,
+        *claim,
+        config,
+        _policy(options, place),
+        _service(options, place),
+        _deployment(options, place),
+    ]
 
 
 def _account(pod: KubernetesOptions, place: Place) -> list[Manifest]:
     group = "rbac.authorization.k8s.io"
     account = head("v1", "ServiceAccount", pod, place) | {"automountServiceAccountToken": False}
-    role = head(f"{group}/v1", "Role", pod, place) | {"rules": RULES}
+    rules = head(f"{group}/v1", "Role", pod, place) | {"rules": role(place.name)["rules"]}
     subject = {"kind": "ServiceAccount", "name": place.name}
     if pod.namespace:
         subject["namespace"] = pod.namespace
@@ -116,7 +113,7 @@ def _account(pod: KubernetesOptions, place: Place) -> list[Manifest]:
         "roleRef": {"apiGroup": group, "kind": "Role", "name": place.name},
         "subjects": [subject],
     }
-    return [account, role, binding]
+    return [account, rules, binding]
 
 
 def _claim(pod: KubernetesOptions, place: Place) -> Manifest:
@@ -142,7 +139,12 @@ def _service(options: LinkOptions, place: Place) -> Manifest:
     made = head("v1", "Service", options.pod, place)
     if options.service_annotations:
         made["metadata"].setdefault("annotations", {}).update(options.service_annotations)
-    port: dict[str, Any] = {"name": "gateway", "protocol": "TCP", "port": options.port, "targetPort": "gateway"}
+    port: dict[str, Any] = {
+        "name": "gateway",
+        "protocol": "TCP",
+        "port": options.port,
+        "targetPort": "gateway",
+    }
     if options.node_port is not None:
         port["nodePort"] = options.node_port
     spec = {"type": SERVICES[options.service], "selector": place.selected, "ports": [port]}
@@ -163,7 +165,9 @@ def _deployment(options: LinkOptions, place: Place) -> Manifest:
 
 def _pod_spec(options: LinkOptions, place: Place) -> Manifest:
     pod = options.pod
-    state: Manifest = {"persistentVolumeClaim": {"claimName": place.name}} if pod.storage else {"emptyDir": {}}
+    state: Manifest = (
+        {"persistentVolumeClaim": {"claimName": place.name}} if pod.storage else {"emptyDir": {}}
+    )
     spec: Manifest = {
         "serviceAccountName": pod.service_account or place.name,
         "automountServiceAccountToken": True,

@@ -16,6 +16,7 @@ REFUSED = (
     "RunContainerError",
 )
 """Why a container waits that will not start by waiting: somebody must change something."""
+CRASHES, CRASHES_AT_MOST = "CrashLoopBackOff", 3
 SENT_AWAY = ("Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown")
 LONGEST = 300
 
@@ -39,7 +40,10 @@ def read(pod: Pod) -> JobStatus:
         return JobStatus(JobState.FAILED, words_of(waiting), job=name, refused=True)
     if waiting or phase == "Pending":
         last = ended_container(pod)
-        reason = unscheduled(pod) or (words_of(waiting) if waiting else "") or "being started"
+        if waiting.get("reason") == CRASHES and life(pod)[1] >= CRASHES_AT_MOST:
+            words = short(f"{CRASHES}: {words_of_end(last)}")
+            return JobStatus(JobState.FAILED, words, job=name, where=where)
+        reason = unscheduled(pod) or words_of(waiting) or "being started"
         if last:
             reason = f"{reason}: {words_of_end(last)}"
         return JobStatus(JobState.PENDING, short(reason), job=name, where=where, ended=_as_state(last))
@@ -109,6 +113,8 @@ def how_ended(pod: Pod) -> JobState:
 
 def words_of(waiting: dict[str, Any]) -> str:
     """Why a container waits."""
+    if waiting.get("reason") == CRASHES:  # the rest names the pod
+        return CRASHES
     return short(": ".join(filter(None, (waiting.get("reason"), waiting.get("message")))))
 
 
