@@ -10,6 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import FlowerHpcError
+from .autoscale import autoscale
 from .demo import demo
 from .doctor import doctor
 from .down import down
@@ -31,7 +32,22 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, doctor, up, status, run, strategies, logs, scale, down, flwr, gateway, relay):
+_COMMANDS = (
+    demo,
+    doctor,
+    up,
+    status,
+    run,
+    strategies,
+    logs,
+    scale,
+    autoscale,
+    down,
+    flwr,
+    gateway,
+    relay,
+)
+for _command in _COMMANDS:
     app.command()(_command)
 
 

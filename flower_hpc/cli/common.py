@@ -79,7 +79,8 @@ def status_table(status: Status) -> Table:
         table.add_row(*("-" if cell is None else str(cell) for cell in cells))
     if status.superlink is not None:
         on = f" on {status.superlink.where}, job {status.superlink.job}" if status.superlink.where else ""
-        table.caption = f"SuperLink at {status.address}{on}"
+        price = f"; the nodes cost ${status.usd_per_hour:g} an hour" if status.usd_per_hour else ""
+        table.caption = f"SuperLink at {status.address}{on}{price}"
     return table
 
 
@@ -96,6 +97,11 @@ def print_status(status: Status, console: Console) -> None:
         if words:
             line = escape(f"{node.name} is {node.state}: {', '.join(words)}")
             console.print(line, highlight=False, soft_wrap=True)
+    for site, count in status.elastic.items():
+        more = f"{abs(count)} {'more' if count > 0 else 'fewer'} than asked for by `scale` or the file"
+        console.print(f"site {site}: {more}", highlight=False, soft_wrap=True)
+    if status.decision:
+        console.print(escape(f"last decision: {status.decision}"), highlight=False, soft_wrap=True)
     for site, trouble in status.trouble.items():
         console.print(f"site {site}: {trouble}", style="yellow", highlight=False, soft_wrap=True)
 

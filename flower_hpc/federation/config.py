@@ -4,7 +4,7 @@
 
     name: lab                    # a-z, 0-9 and '-'; default "local"
     security: tls                # tls (default), insecure, or a mapping: see Security
-    partitions: 4                # of the data; default: the nodes at the first `up`; fixed from then on
+    partitions: 4                # of the data; default: the most nodes there can be; fixed at the first `up`
     superlink: {host: 127.0.0.1, port: null}   # a loopback address; port null = a free one is found;
                                  # or a job: {launcher: slurm, partition: cpu, time: 1-00:00:00, ...}
     gateway: {host: 0.0.0.0, port: null, address: login1}   # for nodes beyond this machine
@@ -16,6 +16,7 @@
         node_config: {slowdown: 1}             # more scalars for each node's config
         per_node: {here-3: {slowdown: 5}}      # and for single nodes
         env: {OMP_NUM_THREADS: "1"}            # environment variables of the nodes
+    max_usd_per_hour: 20         # and autoscale, burst, usd_per_hour of sites: see elastic_config.py
 """
 
 import ipaddress
@@ -26,6 +27,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
+from .elastic_config import Amount, check_sites, is_elastic, most_of
 from .explain import explain
 from .fields import HOST, Name, Strict
 from .link_config import AnySuperLink, SlurmSuperLink, SuperLinkConfig
@@ -91,6 +93,8 @@ class FederationConfig(Strict):
     """For runs whose strategy names none: a codec, or a mapping of the parameters of ``Compression``."""
     superlink: AnySuperLink = SuperLinkConfig()
     gateway: GatewayConfig = GatewayConfig()
+    max_usd_per_hour: Amount | None = None
+    """Nothing that costs more is started by itself, and no file or `scale` may ask for more."""
     sites: dict[Name, AnySite] = Field(min_length=1)
 
     @field_validator("security", mode="before")
@@ -113,6 +117,16 @@ class FederationConfig(Strict):
         return {name: site.nodes for name, site in self.sites.items()}
 
     @property
+    def most(self) -> dict[str, int]:
+        """How many nodes each site may have, with what autoscale and burst add."""
+        return most_of(self.sites)
+
+    @property
+    def elastic(self) -> bool:
+        """Whether numbers of nodes change by themselves."""
+        return is_elastic(self.sites)
+
+    @property
     def tls(self) -> bool:
         """Whether there are certificates and keys of nodes."""
         return self.security.mode == "tls"
@@ -129,6 +143,7 @@ class FederationConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "FederationConfig":
+        check_sites(self.sites, self.max_usd_per_hour)
         total = sum(self.counts.values())
         if self.partitions is not None and total > self.partitions:
             raise ValueError(f"partitions: got {self.partitions}, must be at least the {total} nodes in all")

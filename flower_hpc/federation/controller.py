@@ -8,6 +8,7 @@ from ..errors import FederationError, FlowerHpcError
 from ..launchers import Found, Launcher
 from ..network.heard import Listened
 from . import leftovers
+from .config import FederationConfig
 from .desired import Desired, Saved
 from .door import Door, furnish, take_down
 from .facts import Facts
@@ -20,6 +21,7 @@ from .node import Node
 from .registrar import Registrar
 from .reporting import report
 from .roster import Roster, names_of, roster_for
+from .scaler import Scaler
 from .state import OWNER_LOCK, StateDir, write_json
 from .status import NodeState, Status
 
@@ -50,6 +52,7 @@ class Controller:
         self._seen: int | None = None
         self.nodes: dict[str, Node] = {}
         self._found: dict[Launcher, dict[str, Found]] = {}
+        self.scaler = Scaler(state)
         self._load()
         if self.config.tls:
             ensure_tls(state, self.config.superlink.host)
@@ -84,7 +87,7 @@ class Controller:
             keepers = [node.keeper for node in self.nodes.values()]
             # a job without an id is still being handed over
             settled = [k.state in done and bool(k.status.job or k.job is None) for k in keepers]
-            if len(settled) == sum(self.desired.nodes.values()) and all(settled):
+            if len(settled) == sum(self.counts.values()) and all(settled):
                 break
             WALL.sleep(TICK_S)
         if self.stopping:
@@ -99,7 +102,7 @@ class Controller:
             self._adopt(self.launchers.of(self.config, name))
         self._adopt(self.superlink.keeper.launcher)
         self._start(self.superlink.keeper)
-        wanted = {*names_of(self.desired.nodes), *self.door.names()}
+        wanted = {*names_of(self.counts), *self.door.names()}
         for launcher, found in self._found.items():
             for name in set(found) - wanted:
                 launcher.cancel(found.pop(name).job_id, force=launcher is self.launchers.here)
@@ -117,6 +120,7 @@ class Controller:
         self.stopping = self.stopping or self.desired.stop
         self.superlink.keeper.tick()
         self.janitor.tick()
+        self._rescale()
         self._reconcile()
         self._write()
 
@@ -170,13 +174,21 @@ class Controller:
         old = Roster.read(self.state.roster)
         if old is not None and not (saved.config.link_elsewhere or self.state.database.exists()):
             old = old.forget_ids()
-        self.roster = roster_for(saved.config, old, desired.nodes)
-        self.roster.write(self.state.roster)
+        self._size(saved.config, old, self.scaler.counts(saved.config, desired, old))
         self.config, self.desired, self._owned = saved.config, desired, saved.ephemeral
+
+    def _size(self, config: FederationConfig, old: Roster | None, counts: dict[str, int]) -> None:
+        self.roster, self.counts = roster_for(config, old, counts), counts
+        self.roster.write(self.state.roster)
+
+    def _rescale(self) -> None:
+        counts = self.scaler.tick(self.config, self.desired, self.roster, self.nodes)
+        if counts is not None:
+            self._size(self.config, self.roster, counts)
 
     def _reconcile(self) -> None:
         link, gateway = self.superlink.link, self.door.here
-        wanted = plan_nodes(self.config, self.roster, self.desired.nodes, self.state, link, gateway)
+        wanted = plan_nodes(self.config, self.roster, self.counts, self.state, link, gateway)
         for name, node in list(self.nodes.items()):
             if name not in wanted and not node.keeper.stopped:
                 node.keeper.stop()

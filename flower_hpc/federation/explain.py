@@ -36,6 +36,10 @@ ALLOWED = {
     "egress": "a list of CIDR or CIDR:PORT",
     "lead_s": "whole seconds from 0 to 86400",
     "nodes": "an integer from 1 to 1000",
+    "min": "an integer from 0 to 1000",
+    "max": "an integer from 1 to 1000",
+    "to": "the name of another site",
+    "after_queue_minutes": "a number from 0 to 1000000",
     "data_dir": "a string",
     "sites": "a mapping of at least one site's name to its settings",
 }

@@ -12,7 +12,7 @@ from .config import FederationConfig
 from .desired import Desired, Saved
 from .fetching import fetch
 from .fields import Scalar
-from .planning import check, plan, warnings
+from .planning import check, check_scale, plan, warnings
 from .roster import Roster, names_of, roster_for
 from .starting import converge, launch, let_it_stop, request, revive, start
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir, home
@@ -251,7 +251,8 @@ class Federation:
         Raises
         ------
         ConfigError
-            No such site, a negative number, or more nodes than partitions.
+            No such site, a negative number, more nodes than partitions, or than its autoscale or the budget
+            allow.
         FederationError
             The federation is not up, or not ready in ``timeout_s`` seconds (default 120).
         """
@@ -265,6 +266,7 @@ class Federation:
         with self._state.cli_lock():
             old = Desired.read(self._state)
             counts = dict(old.nodes) | {site: nodes}
+            check_scale(saved.config, site, counts)
             roster_for(saved.config, Roster.read(self._state.roster), counts)
             wish = Desired(generation=old.generation + 1, nodes=counts, stop=old.stop)
             wish.write(self._state)

@@ -69,7 +69,8 @@ def plan_nodes(
     host's network beside a private SuperLink uses it too, since what forwards for it is open to the host.
     """
     plans = {}
-    here = sum(counts.get(name, 0) for name, site in config.sites.items() if not site.remote)
+    # not of those that are there now: one more or less should not restart the others
+    here = sum(most for name, most in config.most.items() if not config.sites[name].remote)
     for site_name, site in config.sites.items():
         folder = site_folder(config, site_name, state) if isinstance(site, BATCH) else None
         bundled = isinstance(site, CloudSite)

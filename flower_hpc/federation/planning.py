@@ -1,5 +1,6 @@
 """Before `up`: what stands against it, what its user should know, and what it would start."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from socket import gethostname
 
@@ -9,6 +10,7 @@ from ..launchers.ports import join
 from . import leftovers
 from .config import FederationConfig
 from .door import needs_gateway
+from .elastic_config import check_budget, check_count
 from .jobs import gateway_job, plan_nodes, relay_job, supernode_job
 from .kubernetes_site import KubernetesSite
 from .launching import Launchers
@@ -77,6 +79,15 @@ def check(config: FederationConfig, *, is_up: bool) -> None:
             raise ConfigError(f"sites.{name}.data_dir: got {site.data_dir!r}, must be a folder that exists")
     if not is_up:
         check_port(config)
+
+
+def check_scale(config: FederationConfig, site: str, counts: Mapping[str, int]) -> None:
+    """Refuse numbers of nodes that the site's autoscale or the budget exclude: ConfigError in one line."""
+    try:
+        check_count(site, config.sites[site], counts[site])
+        check_budget(config.sites, counts, config.max_usd_per_hour)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def warnings(config: FederationConfig) -> list[str]:

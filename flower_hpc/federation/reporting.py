@@ -1,10 +1,11 @@
 """What the controller knows, as the status that commands print."""
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from .node import Node
-from .status import NodeState, State, Status, SuperLinkStatus
+from .status import NodeState, NodeStatus, State, Status, SuperLinkStatus
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -25,8 +26,8 @@ def report(controller: "Controller") -> Status:
         for name, node in sorted(controller.nodes.items(), key=_by_index)
     )
     link = controller.superlink.keeper
-    wanted = sum(controller.desired.nodes.values())
-    settled = len(nodes) == wanted and all(node.state is NodeState.ONLINE for node in nodes)
+    wanted = sum(controller.counts.values())
+    settled = len(nodes) == wanted and not _missed(controller, nodes)
     ready = link.state is NodeState.ONLINE and settled and not controller.stopping
     controller.was_ready = controller.was_ready or ready
     up = State.READY if ready else State.DEGRADED if controller.was_ready else State.STARTING
@@ -48,8 +49,19 @@ def report(controller: "Controller") -> Status:
         ),
         nodes=nodes,
         wanted=wanted,
+        elastic=controller.scaler.extra(controller.config, controller.desired),
+        lent=dict(controller.scaler.memory.lent),
+        usd_per_hour=controller.scaler.usd_per_hour(controller.config, controller.desired),
+        decision=controller.scaler.last,
         trouble=controller.launchers.trouble,
     )
+
+
+def _missed(controller: "Controller", nodes: tuple[NodeStatus, ...]) -> bool:
+    """Whether a node is not online and none stands in for it."""
+    lent = controller.scaler.memory.lent
+    away = Counter(node.site for node in nodes if node.state is not NodeState.ONLINE)
+    return any(count > lent.get(site, 0) for site, count in away.items())
 
 
 def _what_is_waited_for(controller: "Controller") -> str:

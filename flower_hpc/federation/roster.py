@@ -75,6 +75,11 @@ class Roster(BaseModel):
         write_json(path, self.model_dump(mode="json"))
 
 
+def partitions_of(config: FederationConfig) -> int:
+    """Into how many parts the data of a new federation is cut: the most nodes that it may have."""
+    return config.partitions or sum(config.most.values())
+
+
 def roster_for(config: FederationConfig, old: Roster | None, counts: Mapping[str, int]) -> Roster:
     """The roster that ``config`` needs with ``counts`` nodes a site.
 
@@ -84,7 +89,7 @@ def roster_for(config: FederationConfig, old: Roster | None, counts: Mapping[str
         ``partitions`` differs from what the federation was made with, or more nodes than partitions.
     """
     if old is None:
-        old = Roster(partitions=config.partitions or sum(counts.values()))
+        old = Roster(partitions=partitions_of(config))
     elif config.partitions not in (None, old.partitions):
         raise ConfigError(
             f"partitions: got {config.partitions}, must be {old.partitions}, with which federation "

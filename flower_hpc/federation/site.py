@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from .elastic_config import Amount, Autoscale, Burst
 from .fields import MOST_NODES, Address, Scalars, Strict, Variables, absolute
 
 
@@ -11,12 +12,16 @@ class Site(Strict):
     """Nodes that are processes of this machine; and what every site has."""
 
     launcher: Literal["local"] = "local"
-    nodes: int = Field(ge=1, le=MOST_NODES)
+    nodes: int = Field(ge=0, le=MOST_NODES)
     data_dir: str | None = None
     node_config: Scalars = Field(default={})
     per_node: dict[str, Scalars] = Field(default={})
     env: Variables = Field(default={})
     network: Literal["private", "host"] | None = None
+    usd_per_hour: Amount = 0.0
+    """Of one node; this and the next two: see :mod:`~flower_hpc.federation.elastic_config`."""
+    autoscale: Autoscale | None = None
+    burst: Burst | None = None
 
     @field_validator("data_dir")
     @classmethod

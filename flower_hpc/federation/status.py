@@ -85,6 +85,15 @@ class Status(_Model):
     superlink: SuperLinkStatus | None = None
     nodes: tuple[NodeStatus, ...] = ()
     wanted: int = 0
+    """All that shall be there, with what autoscale and burst add or take."""
+    elastic: dict[str, int] = {}
+    """By site: what they add to, or take from, the nodes that the user asks for."""
+    lent: dict[str, int] = {}
+    """By site: how many nodes elsewhere stand in for its own."""
+    usd_per_hour: float = 0.0
+    """What the wanted nodes cost, by the file's prices."""
+    decision: str = ""
+    """The last one about numbers of nodes."""
     trouble: dict[str, str] = {}
     """By site: why its batch system does not answer at present."""
 
@@ -103,8 +112,8 @@ class Status(_Model):
 
     @property
     def has_failed(self) -> bool:
-        """Whether the SuperLink or a node ended three times before it came online."""
-        states = {node.state for node in self.nodes}
+        """Whether the SuperLink, or a node that none stands in for, ended thrice before it came online."""
+        states = {node.state for node in self.nodes if node.site not in self.lent}
         return NodeState.FAILED in states or (
             self.superlink is not None and self.superlink.state is NodeState.FAILED
         )

@@ -11,6 +11,7 @@ from . import leftovers
 from .desired import Desired, Saved
 from .door import take_down
 from .launching import Launchers, end_offloaded
+from .scaler import MEMORY
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir
 
 POLL_S = 0.05
@@ -31,6 +32,7 @@ def stop(state: StateDir, timeout_s: float) -> bool:
             _kill(state)
     left = leftovers.end(state) + _end_jobs(state)
     state.status.unlink(missing_ok=True)
+    (state.elastic / MEMORY).unlink(missing_ok=True)
     return was_up or left > 0
 
 

@@ -1,6 +1,7 @@
 """Where processes run: one protocol, one file a scheduler."""
 
 from .base import Found, JobSpec, JobState, JobStatus, Launcher
+from .k8s import KubernetesOptions
 from .kubernetes import KubernetesLauncher
 from .local import LocalLauncher
 from .slurm import SlurmLauncher
@@ -12,6 +13,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "KubernetesLauncher",
+    "KubernetesOptions",
     "Launcher",
     "LocalLauncher",
     "SlurmLauncher",

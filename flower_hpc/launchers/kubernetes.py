@@ -33,12 +33,13 @@ from .k8s.tickets import Ticket, Tickets
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+QUIET_S, SETTLE_S = 0.1, 2.0
 PARKED_S = 3.0
 """A node that is cancelled keeps its pod so long: where it is started anew at once, it goes on with it."""
 REFUSED_S = 90.0
 """One that was refused keeps it longer than its keeper's longest pause."""
 HASTE_S, GONE_S = 5, 45.0
-FOR_GOOD = (400, 401, 403, 404, 409, 413, 422)
+FOR_GOOD = (400, 401, 403, 404, 413, 422)
 """Answers that will be the same the next time."""
 
 
@@ -189,11 +190,18 @@ class KubernetesLauncher:
 
     def _work(self) -> None:
         while not self._over.is_set():
-            if self._wake.wait(LOOK_S):
-                self._wake.clear()
-                self._over.wait(0.05)  # what comes together goes together
+            self._wake.wait(LOOK_S)
+            if self._wake.is_set():
+                self._settle()
             if not self._over.is_set():
                 self.step()
+
+    def _settle(self) -> None:
+        # what comes together goes together: a large site's nodes are submitted over a second
+        until = WALL.now() + SETTLE_S
+        while self._wake.is_set() and WALL.now() < until and not self._over.is_set():
+            self._wake.clear()
+            self._over.wait(QUIET_S)
 
     def step(self) -> None:
         """Apply what has changed, and read what is seen; called by the thread."""
@@ -236,8 +244,8 @@ class KubernetesLauncher:
             active = self._tickets.active()
             count = max(one.ordinal + 1 for one in all_of_them)
             specs = {one.spec.name: one.spec for one in all_of_them}
-            if not self._tickets.objects:
-                self._tickets.objects = True
+            self._tickets.objects = True
+            if not all(one.applied for one in active):
                 self._tickets.write()
         files = bundle.pack(self.options.folder, specs.values())
         if self._applied.update(self._objects(count, files)):
@@ -280,8 +288,8 @@ class KubernetesLauncher:
                         one.status = JobStatus(JobState.FAILED, str(error), refused=True)
 
     def _read(self) -> None:
-        if self._pods.seen:
-            self._reader.read(self._tickets.active(), self._pods.now(), WALL.now())
+        if self._pods.seen and self._reader.read(self._tickets.active(), self._pods.now(), WALL.now()):
+            self._applied.forget()  # somebody else may have deleted what makes them
 
 
 def _ordinal(name: str) -> int:

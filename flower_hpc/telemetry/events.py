@@ -29,6 +29,8 @@ round_finished     round, seconds
 run_finished       seconds, in_flight; run_failed: error, exit_code
 =================  ====================================================================================
 
+What a federation with autoscale or burst decides is written in the same way; see ``federation/scaler.py``.
+
 Bytes are those of the arrays as they travel; framing and TLS are not counted. ``..._full`` is what a full,
 exact model takes.
 """

@@ -158,13 +158,13 @@ def check_quotas(store: Store, item: Object, resource: Resource) -> None:
         now = used(store, quota)
         over = sorted(k for k, v in asked.items() if now[k] + v > quantity.parse(hard[k]))
         if over:
-            parts = [
-                ",".join(f"{k}={show(k)}" for k in over)
-                for show in (
-                    lambda k: quantity.write(asked[k]),
-                    lambda k, now=now: quantity.write(now[k]),
-                    lambda k, hard=hard: hard[k],
-                )
-            ]
-            said = f"exceeded quota: {name}, requested: {parts[0]}, used: {parts[1]}, limited: {parts[2]}"
+            requested, used_now, limited = (
+                ",".join(f"{k}={amounts[k]}" for k in over)
+                for amounts in (_written(asked), _written(now), hard)
+            )
+            said = f"exceeded quota: {name}, requested: {requested}, used: {used_now}, limited: {limited}"
             raise forbidden(resource, meta["name"], said)
+
+
+def _written(amounts: dict[str, Decimal]) -> dict[str, str]:
+    return {key: quantity.write(amount) for key, amount in amounts.items()}

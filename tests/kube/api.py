@@ -150,17 +150,18 @@ class Api(Deletion):
         options: Options,
     ) -> Object:
         if not options.manager:
-            raise bad_request(
-                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
-            )
+            said = "fieldManager: Required value: is required for apply patch"
+            raise ApiError(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: {said}')
         if config.get("metadata", {}).get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         decoder = schema.Decoder(resource)
         config = decoder.decode(config)
         if decoder.unknown:
             where = f"{namespace}/{name}; {resource.api_version}, Kind={resource.kind}"
-            said = f"failed to create typed patch object ({where}): .{decoder.unknown[0]}: field not declared in schema"
-            raise ApiError(500, "", said)  # a real server has no reason for this one
+            why = f".{decoder.unknown[0]}: field not declared in schema"
+            raise ApiError(
+                500, "", f"failed to create typed patch object ({where}): {why}"
+            )  # a real server has no reason for this one
         identity(config, resource, namespace, name)
         version = config["metadata"].pop("resourceVersion", None)
         merged = apply.apply(before, config, resource, options.manager, options.force)

@@ -1,5 +1,6 @@
 """Server-side apply: merging by the schema, ownership, conflicts, and removal of what is applied no more."""
 
+import json
 from typing import Any
 
 from kube import schema
@@ -22,13 +23,22 @@ def apply(before: Object | None, config: Object, resource: Resource, manager: st
         raise _conflict(clashes, resource.api_version)
     for other, paths in owners.others(who).items():
         owners.own(other, paths - {path for path, _ in clashes})
-    left = owners.sets.get(who, set()) - set(wanted)
+    shared = set().union(*owners.others(who).values())
+    left = _left(owners.sets.get(who, set()) - set(wanted), shared)
     merged = merge(copy(before) if before else {}, config, node)
-    for path in left - set().union(*owners.others(who).values()):
+    for path in left:
         _drop(merged, node, path)
     owners.own(who, set(wanted))
     owners.write(merged)
     return merged
+
+
+def _left(left: set[Path], shared: set[Path]) -> list[Path]:
+    """What nobody applies any more, entries of lists before their fields; entries stay that others fill."""
+    kept = {p[:-1] for p in left if p[-1] == "." and any(s[: len(p) - 1] == p[:-1] for s in shared)}
+    names = {(*entry, f"f:{key}") for entry in kept for key in json.loads(entry[-1][2:])}
+    gone = left - shared - names - {(*entry, ".") for entry in kept}
+    return sorted(gone, key=lambda path: (path[-1] != ".", path))
 
 
 def _clashes(owners: Owners, who: tuple, wanted: dict, live: dict) -> list[tuple[Path, str]]:

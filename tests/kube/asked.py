@@ -36,7 +36,7 @@ def parse(method: str, path: str, query: dict[str, str]) -> Asked:
     resource = RESOURCES.get(rest[0]) if rest else None
     if resource is None or resource.group != group:
         raise missing
-    name, below = (rest[1:] + ["", ""])[:2]
+    name, below = [*rest[1:], "", ""][:2]
     if below and below not in resource.subresources:
         raise missing
     verb = _verb(method, name, query)

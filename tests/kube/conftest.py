@@ -12,6 +12,7 @@ from kubernetes import client, config
 
 from kube import sandbox
 from kube.cluster import KubernetesCluster
+from kube.pods import Site
 from kube.real import RealCluster
 
 # set where a cluster must be there: what cannot run there, fails
@@ -120,3 +121,11 @@ def make_kube(make_kubernetes):
     """A fresh namespace on a stand-in with knobs of its own: ``kube = make_kube(backoff_s=10)``."""
     with ExitStack() as stack:
         yield lambda **knobs: stack.enter_context(namespace_on(make_kubernetes(**knobs)))
+
+
+@pytest.fixture
+def site(kube, tmp_path):
+    """A site of three nodes on the cluster for all tests."""
+    made = Site(kube, tmp_path / "site")
+    yield made
+    made.close()

@@ -107,10 +107,8 @@ class Container:
     def _image(self) -> bool:
         image, policy = self.spec["image"], self.spec["imagePullPolicy"]
         if not REFERENCE.fullmatch(image):
-            self._waiting(
-                "InvalidImageName",
-                f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": invalid reference format',
-            )
+            said = f'couldn\'t parse image name "{image}": invalid reference format'
+            self._waiting("InvalidImageName", f'Failed to apply default image tag "{image}": {said}')
             self.pod.event("InspectFailed", self.state["waiting"]["message"], warning=True)
             self.next_start = time.monotonic() + 1
             return False
@@ -174,7 +172,7 @@ class Container:
             "-c",
             "echo no command specified >&2; exit 128",
         ]
-        mounts = [(self.pod.volumes.source(pod, m, self.env), m) for m in self.spec.get("volumeMounts", [])]
+        mounts = [self.pod.volumes.mount(pod, m, self.env) for m in self.spec.get("volumeMounts", [])]
         message = self.pod.folder / f"{self.name}.message"
         message.write_text("")
         message.chmod(0o666)
@@ -212,7 +210,7 @@ class Container:
         reason = self.reason or ("Completed" if code == 0 else "Error")
         ended: Object = {"exitCode": code, "reason": reason}
         if why:
-            said = f"failed to create containerd task: failed to create shim task: OCI runtime create failed: {why}"
+            said = f"failed to create containerd task: OCI runtime create failed: {why}"
             ended = {"exitCode": 128, "reason": "StartError", "message": said}
             self.pod.event("Failed", f"Error: {said}", warning=True)
         elif text := self._message(code):

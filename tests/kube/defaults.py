@@ -22,6 +22,10 @@ def fill(item: Object, plural: str) -> None:
         meta["name"] = meta["generateName"] + suffix()
     if plural in OF_KINDS:
         OF_KINDS[plural](item)
+    if plural == "statefulsets":
+        item.setdefault("status", {"replicas": 0, "availableReplicas": 0})
+    if plural in ("deployments", "jobs", "resourcequotas"):
+        item.setdefault("status", {})
 
 
 def _set(spec: Object, **values: Any) -> None:

@@ -111,7 +111,8 @@ def _preconditions(item: Object, resource: Resource | None, wanted: Object) -> N
     meta = item["metadata"]
     if resource and wanted.get("uid", meta["uid"]) != meta["uid"]:
         why = (
-            f"the UID in the precondition ({wanted['uid']}) does not match the UID in record ({meta['uid']}). "
+            f"the UID in the precondition ({wanted['uid']}) does not match the UID in record "
+            f"({meta['uid']}). "
             "The object might have been deleted and then recreated"
         )
         raise conflict(resource, meta["name"], why)

@@ -1,4 +1,4 @@
-"""The environment and the command of a container: references to fields, secrets, config maps and variables."""
+"""The environment and the command of a container: fields, secrets, config maps and variables in them."""
 
 import base64
 import re

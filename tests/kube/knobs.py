@@ -6,6 +6,14 @@ from pathlib import PurePosixPath
 from kube.store import Object, now
 
 FAKE = "flower-hpc/fake-node"
+NODE_INFO = dict.fromkeys(("bootID", "machineID", "systemUUID", "kubeProxyVersion"), "") | {
+    "architecture": "amd64",
+    "containerRuntimeVersion": "containerd://2.0.0",
+    "kernelVersion": "6.1.0",
+    "kubeletVersion": "v1.36.2",
+    "operatingSystem": "linux",
+    "osImage": "a stand-in",
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,7 @@ class Node:
                 "allocatable": amounts,
                 "conditions": [ready],
                 "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-                "nodeInfo": {
-                    "kubeletVersion": "v1.36.2",
-                    "operatingSystem": "linux",
-                    "architecture": "amd64",
-                },
+                "nodeInfo": NODE_INFO,
             },
         }
 

@@ -61,7 +61,8 @@ class PodWorker:
 
     def tick(self, pod: Object) -> None:
         """One turn with the newest object."""
-        self.object = pod
+        # containers are told the address before the server is
+        self.object = pod | {"status": pod["status"] | {"podIP": self.ip, "hostIP": "127.0.0.1"}}
         if "deletionTimestamp" in pod["metadata"]:
             self.end(pod["metadata"]["deletionGracePeriodSeconds"])
         limit = pod["spec"].get("activeDeadlineSeconds")

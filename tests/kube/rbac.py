@@ -51,8 +51,9 @@ class Tokens:
 
     def user(self, header: str) -> User:
         """Whose ``Authorization`` this is; 401 for nobody's, and when it has expired."""
-        user, end = self._users.get(header.removeprefix("Bearer ").strip(), (None, None))
-        if user is None or (end is not None and time.monotonic() > end):
+        scheme, _, token = header.strip().partition(" ")
+        user, end = self._users.get(token, (None, None))
+        if scheme.lower() != "bearer" or user is None or (end is not None and time.monotonic() > end):
             raise ApiError(401, "Unauthorized", "Unauthorized")
         return user
 

@@ -58,7 +58,7 @@ def path_variable() -> str:
 def arguments(
     pod: Object, container: Object, mounts: Iterable[tuple[Path, Object]], files: dict[str, Path], info: int
 ) -> list[str]:
-    """The command line of bwrap up to the program; ``files`` are written by the kubelet, such as /etc/hosts."""
+    """The command line of bwrap up to the program; ``files`` are the kubelet's, such as /etc/hosts."""
     context = pod["spec"].get("securityContext", {}) | container.get("securityContext", {})
     uid = context.get("runAsUser", 0)
     gid = context.get("runAsGroup", context.get("fsGroup", uid and 0))

@@ -64,7 +64,7 @@ def table(resource: Resource, answer: Object) -> Object | None:
     if resource.plural not in COLUMNS:
         return None
     names, cells = COLUMNS[resource.plural]
-    items = answer["items"] if "items" in answer else [answer]
+    items = answer.get("items", [answer])
     columns = [
         {"name": n, "type": "string", "format": "name" if n == "Name" else ""}
         for n in ["Name", *names, "Age"]

@@ -86,7 +86,8 @@ def _mounts(mounts: list[Object], path: str, volumes: set[str]) -> Iterator[Caus
 def _env(env: list[Object], path: str) -> Iterator[Cause]:
     for i, one in enumerate(env):
         if "=" in one["name"]:
-            said = "a valid environment variable name must consist only of printable ASCII characters other than '='"
+            said = "a valid environment variable name must consist only of printable ASCII characters "
+            said += "other than '='"
             yield Cause(f"{path}[{i}].name", "Invalid value", said, one["name"])
         if "value" in one and one["value"] and "valueFrom" in one:
             said = "may not be specified when `value` is not empty"

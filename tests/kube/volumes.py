@@ -53,6 +53,12 @@ class Volumes:
             return claim_folder(self.cluster, claim)
         return self.folder / "volumes" / name
 
+    def mount(self, pod: Object, mount: Object, env: dict[str, str]) -> tuple[Path, Object]:
+        """Where it comes from, and how: nobody may write into what the kubelet writes."""
+        volume = next(v for v in pod["spec"]["volumes"] if v["name"] == mount["name"])
+        fixed = any(key in volume for key in WRITTEN)
+        return self.source(pod, mount, env), mount | ({"readOnly": True} if fixed else {})
+
     def source(self, pod: Object, mount: Object, env: dict[str, str]) -> Path:
         """What is mounted: the volume, or what its ``subPath`` names now."""
         path = self.path(pod, mount["name"])

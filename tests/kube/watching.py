@@ -54,7 +54,8 @@ def _start(api: Api, resource: Resource, namespace: str, query: dict[str, str]) 
             chosen = selection(query)
             return store.revision, [i for i in store.list(resource.plural, namespace) if chosen(i)]
         if not asked.isdigit():
-            said = f'resourceVersion: Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax'
+            why = f'strconv.ParseUint: parsing "{asked}": invalid syntax'
+            said = f'resourceVersion: Invalid value: "{asked}": {why}'
             raise ApiError(400, "BadRequest", said)
         if int(asked) < store.compacted:
             raise gone(int(asked), store.compacted)

@@ -11,14 +11,14 @@ ENDS = "and must start and end with an alphanumeric character"
 SAID = {
     LABEL: "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
     f"{ENDS} (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')",
-    SUBDOMAIN: "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
-    f"{ENDS} (e.g. 'example.com', regex used for validation is '{SUBDOMAIN}')",
+    SUBDOMAIN: "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, "
+    f"'-' or '.', {ENDS} (e.g. 'example.com', regex used for validation is '{SUBDOMAIN}')",
     VALUE: "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
     f"{ENDS} (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '{VALUE}')",
     KEY: "name part must consist of alphanumeric characters, '-', '_' or '.', "
     f"{ENDS} (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{KEY}')",
-    DATA_KEY: "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  "
-    f"or 'KEY_NAME',  or 'key-name', regex used for validation is '{DATA_KEY}')",
+    DATA_KEY: "a valid config key must consist of alphanumeric characters, '-', '_' or '.' "
+    f"(e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '{DATA_KEY}')",
 }
 # by type and field: what may stand there
 CHOICES = {

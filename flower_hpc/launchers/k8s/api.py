@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ TIMEOUT = (5, 30)
 WATCH_S, SILENCE_S = 300, 100
 """A watch is opened anew after so long; it counts as dead when not even a bookmark comes."""
 TRIES, FIRST_S, LONGEST_S = 6, 0.5, 20.0
-AGAIN = (408, 429, 500, 502, 503, 504)
+LATER = (408, 429, 500, 502, 503, 504)
+AGAIN = (*LATER, 409)
+"""A conflict too: what we say of an object holds whatever others changed meanwhile."""
+APPLY = "application/apply-patch+yaml"
 KINDS = {
     "ConfigMap": ("CoreV1Api", "config_map"),
     "Deployment": ("AppsV1Api", "deployment"),
@@ -66,7 +69,7 @@ class Api:
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Have an object be so, as far as we say (server-side apply); what it is then."""
-        options = {"field_manager": MANAGER, "force": True, "_content_type": "application/apply-patch+yaml"}
+        options: Manifest = {"field_manager": MANAGER, "force": True, "_content_type": APPLY}
         if dry_run:
             options["dry_run"] = "All"
         name, kind = manifest["metadata"]["name"], manifest["kind"]
@@ -77,8 +80,9 @@ class Api:
     def create(self, manifest: Manifest) -> Manifest:
         """Make an object; one of its name that is there already is returned as it is."""
         kind, name = manifest["kind"], manifest["metadata"]["name"]
+        method = f"create_namespaced_{KINDS[kind][1]}"
         try:
-            return self._ask(f"create_namespaced_{KINDS[kind][1]}", kind, self.namespace, manifest)
+            return self._ask(method, kind, self.namespace, manifest, again=LATER)
         except ClusterError as error:
             if error.status == 409:  # the answer to our own first try was lost
                 return self.get(kind, name)
@@ -90,7 +94,7 @@ class Api:
 
     def list(self, kind: str, selector: str = "", fields: str = "") -> Manifest:
         """Objects in ``items``, and in ``metadata`` the version of the list."""
-        chosen = {"label_selector": selector} if selector else {}
+        chosen: Manifest = {"label_selector": selector} if selector else {}
         chosen |= {"field_selector": fields} if fields else {}
         return self._ask(f"list_namespaced_{KINDS[kind][1]}", kind, self.namespace, **chosen)
 
@@ -105,7 +109,7 @@ class Api:
             options["gracePeriodSeconds"] = grace_s
         method = f"delete_namespaced_{KINDS[kind][1]}"
         try:
-            self._ask(method, kind, name, self.namespace, body=self._options(options))
+            self._ask(method, kind, name, self.namespace, body=self._options(options), again=LATER)
         except ClusterError as error:
             if error.status in (404, 409):
                 return False
@@ -114,7 +118,7 @@ class Api:
 
     def delete_all(self, kind: str, selector: str, grace_s: int | None = None) -> None:
         """Delete what ``selector`` finds."""
-        given = {} if grace_s is None else {"grace_period_seconds": grace_s}
+        given: Manifest = {} if grace_s is None else {"grace_period_seconds": grace_s}
         method = f"delete_collection_namespaced_{KINDS[kind][1]}"
         self._ask(method, kind, self.namespace, label_selector=selector, **given)
 
@@ -177,14 +181,16 @@ class Api:
 
     # -- the client ----------------------------------------------------------------------------------
 
-    def _ask(self, method: str, kind: str, *args: Any, **options: Any) -> Manifest:
+    def _ask(
+        self, method: str, kind: str, *args: Any, again: Collection[int] = AGAIN, **options: Any
+    ) -> Manifest:
         pause = FIRST_S
         for left in reversed(range(TRIES)):
             try:
                 found: Manifest = json.loads(self._raw(method, KINDS[kind][0], *args, **options).data)
                 return found
             except ClusterError as error:
-                if left == 0 or error.status not in (0, *AGAIN) or self.closed.is_set():
+                if left == 0 or error.status not in (0, *again) or self.closed.is_set():
                     raise
                 log.info("%s: again in %g s: %s", method, pause, error)
                 self.closed.wait(max(pause, error.after_s))

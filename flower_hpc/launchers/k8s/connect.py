@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from ...errors import LaunchError
 
 LONGEST_S = 20.0
@@ -56,7 +58,7 @@ def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | No
         if kubeconfig is not None or context is not None:
             raise ClusterError(f"kubeconfig: {' '.join(str(error).split())}", NONE) from error
         return _in_cluster(error)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError) as error:
         raise ClusterError(f"kubeconfig: {' '.join(str(error).split())[:300]}", NONE) from error
 
 

@@ -28,14 +28,14 @@ class Reader:
         self._name, self._why_missing = name, why_missing
         self._prints: dict[str, str] = {}
         self._former: dict[str, str] = {}
-        self._asked, self._why = -1e9, ""
+        self._asked, self._why, self._missing = -1e9, "", False
 
     def expect(self, prints: Mapping[str, str]) -> None:
         """How pods, by name, were started that an earlier launcher had made."""
         self._former.update(prints)
 
-    def read(self, tickets: Iterable[Ticket], pods: Mapping[str, Manifest], now: float) -> None:
-        """Look at all of them."""
+    def read(self, tickets: Iterable[Ticket], pods: Mapping[str, Manifest], now: float) -> bool:
+        """Look at all of them; whether some have long had no pod, said once in a while."""
         for name, pod in pods.items():
             if name in self._former:
                 self._prints[pod["metadata"]["uid"]] = self._former[name]
@@ -45,6 +45,8 @@ class Reader:
         for one in tickets:
             if one.applied and not one.status.state.final and now >= one.told_until:
                 one.status = self._look(one, pods.get(f"{self._name}-{one.ordinal}"), now)
+        missing, self._missing = self._missing, False
+        return missing
 
     def _look(self, one: Ticket, pod: Manifest | None, now: float) -> JobStatus:
         if pod is None:
@@ -65,16 +67,18 @@ class Reader:
     def _began_anew(self, one: Ticket, found: JobStatus, ended: JobStatus, now: float) -> JobStatus:
         one.parting = ""
         one.told_until = now + STAYS_S
-        return ended if found.state is JobState.RUNNING else found
+        return found if found.state.final else ended
 
     def _without_pod(self, one: Ticket, now: float) -> JobStatus:
         if one.life is not None:
             words = one.parting or "its pod is gone"
+            one.life, one.parting, one.since = None, "", now
+            one.told_until = now + STAYS_S
             return JobStatus(JobState.PENDING, words, ended=JobState.PREEMPTED)
         if now - one.since < MISSING_S:
             return JobStatus(JobState.PENDING, "submitted")
         if now - self._asked > ASK_S:
-            self._asked, self._why = now, self._why_missing()
+            self._asked, self._why, self._missing = now, self._why_missing(), True
         return JobStatus(JobState.PENDING, self._why or "its pod is not made yet")
 
 

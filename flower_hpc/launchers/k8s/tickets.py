@@ -62,9 +62,8 @@ class Tickets:
         return self._by_id.get(ticket)
 
     def add(self, ticket: str, one: Ticket) -> None:
-        """Remember a new one."""
+        """Take in a new one; remembered with the next :meth:`write`, before anybody is told of it."""
         self._by_id[ticket] = one
-        self.write()
 
     def drop(self, ticket: str) -> None:
         """Forget one."""
