@@ -66,6 +66,9 @@ def refused(manifest):
         found.append(f"name {metadata['name']}")
     found += [f"label {value}" for value in metadata.get("labels", {}).values() if not LABEL.fullmatch(value)]
     found += [f"quantity {value!r}" for value in _quantities(manifest) if not _is_quantity(value)]
+    subjects = manifest.get("subjects", ())
+    if any(one["kind"] == "ServiceAccount" and not one.get("namespace") for one in subjects):
+        found.append("a service account is named without its namespace")
     template = manifest.get("spec", {}).get("template")
     if template is not None:
         labels = template["metadata"]["labels"]

@@ -1,4 +1,4 @@
-"""Makes a container image without any hub: this machine's Python, a few packages, and the libraries they need.
+"""Makes a container image without any hub: this machine's Python, some packages, the libraries they need.
 
 An image is a tar of files named by their sha256: https://github.com/opencontainers/image-spec
 """
@@ -124,8 +124,12 @@ def _packages(root):
             words = {"python": PYTHON, "module": entry.module, "attribute": entry.attr}
             found[PYTHON.with_name(entry.name)] = SCRIPT.format(**words).encode()
     ours = Path(flower_hpc.__file__).parent
-    found |= {root / "flower_hpc" / file.relative_to(ours): file for file in ours.rglob("*") if file.is_file()}
-    return {target: source for target, source in found.items() if isinstance(source, bytes) or source.is_file()}
+    found |= {
+        root / "flower_hpc" / file.relative_to(ours): file for file in ours.rglob("*") if file.is_file()
+    }
+    return {
+        target: source for target, source in found.items() if isinstance(source, bytes) or source.is_file()
+    }
 
 
 def _holds(requirement):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import kubernetes_validate
@@ -77,13 +78,14 @@ pods = st.builds(
     labels=labels,
     annotations=st.dictionaries(words, st.text(max_size=20), max_size=2),
 )
+somewhere = pods.map(lambda pod: replace(pod, namespace=pod.namespace or "fl"))
 links = st.builds(
     LinkOptions,
-    pod=pods,
+    pod=somewhere,
     service=st.sampled_from([name for name in SERVICES if name != "NodePort"]),
     port=st.integers(1024, 65535),
     service_annotations=labels,
-) | st.builds(LinkOptions, pod=pods, service=st.just("NodePort"), node_port=st.none() | st.just(30443))
+) | st.builds(LinkOptions, pod=somewhere, service=st.just("NodePort"), node_port=st.none() | st.just(30443))
 files = st.text(max_size=60).map(lambda text: f"name: lab\n# {text!r}\n")
 sites = st.builds(
     lambda pod, nodes, bundle, reach: manifests(pod, SITE, nodes, bundle, reach),
@@ -177,7 +179,10 @@ def test_every_object_says_whose_it_is_and_has_a_name_of_its_own(objects):
 
 def test_only_a_folder_of_the_host_leaves_the_restricted_standard():
     pod = KubernetesOptions(
-        folder=Path("/nowhere"), image="i:1", volumes=(Volume(mount="/data", host_path="/srv"),)
+        folder=Path("/nowhere"),
+        image="i:1",
+        namespace="fl",
+        volumes=(Volume(mount="/data", host_path="/srv"),),
     )
     found = [words for each in full(pod) if pod_of(each) for words in not_restricted(pod_of(each))]
     assert found == ["volume data-0 is hostPath"] * 2

@@ -4,6 +4,7 @@ The controller inside makes the sites' objects, so its account has the Role of :
 own namespace and no more. Nodes reach the gateway's port through a Service; nothing else listens.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ from .pod import (
     secret_env,
 )
 
-FILE = "federation.yaml"
+FILE, CONFIG = "federation.yaml", "flower-hpc/config"
 CONTAINER, PORT = "superlink", 8443
 SERVICES = {"LoadBalancer": "LoadBalancer", "NodePort": "NodePort", "port-forward": "ClusterIP"}
 
@@ -39,7 +40,8 @@ class LinkOptions:
     Parameters
     ----------
     pod : KubernetesOptions
-        Its image, namespace, resources and place, as of a site. ``storage`` keeps the state folder.
+        Its image, namespace (which must be said), resources and place, as of a site. ``storage`` keeps the
+        state folder.
     service : {"LoadBalancer", "NodePort", "port-forward"}
         How nodes beyond the cluster come in; those inside always can. Default ``port-forward``: they cannot.
     port : int
@@ -59,6 +61,8 @@ class LinkOptions:
     def __post_init__(self) -> None:
         if self.service not in SERVICES:
             raise ConfigError(f"service must be one of: {', '.join(SERVICES)}; got {self.service!r}")
+        if self.pod.namespace is None:
+            raise ConfigError("namespace must be said for a SuperLink: its account's rights name it")
         if not 1024 <= self.port <= 65535:
             raise ConfigError(f"port must be from 1024 to 65535 (it is not root's), got {self.port}")
         if self.node_port is not None and self.service != "NodePort":
@@ -98,7 +102,7 @@ def link_manifests(options: LinkOptions, place: Place, federation_yaml: str) -> 
         config,
         _policy(options, place),
         _service(options, place),
-        _deployment(options, place),
+        _deployment(options, place, federation_yaml),
     ]
 
 
@@ -106,9 +110,7 @@ def _account(pod: KubernetesOptions, place: Place) -> list[Manifest]:
     group = "rbac.authorization.k8s.io"
     account = head("v1", "ServiceAccount", pod, place) | {"automountServiceAccountToken": False}
     rules = head(f"{group}/v1", "Role", pod, place) | {"rules": role(place.name)["rules"]}
-    subject = {"kind": "ServiceAccount", "name": place.name}
-    if pod.namespace:
-        subject["namespace"] = pod.namespace
+    subject = {"kind": "ServiceAccount", "name": place.name, "namespace": pod.namespace}
     binding = head(f"{group}/v1", "RoleBinding", pod, place) | {
         "roleRef": {"apiGroup": group, "kind": "Role", "name": place.name},
         "subjects": [subject],
@@ -151,14 +153,18 @@ def _service(options: LinkOptions, place: Place) -> Manifest:
     return made | {"spec": spec}
 
 
-def _deployment(options: LinkOptions, place: Place) -> Manifest:
+def _deployment(options: LinkOptions, place: Place, federation_yaml: str) -> Manifest:
+    metadata = pod_metadata(options.pod, place)
+    # who reads the file does so at the start: another file is another pod
+    digest = hashlib.sha256(federation_yaml.encode()).hexdigest()[:16]
+    metadata["annotations"] = metadata.get("annotations", {}) | {CONFIG: digest}
     spec = {
         "replicas": 1,
         # two at once would fight over the database, and over the sites
         "strategy": {"type": "Recreate"},
         "revisionHistoryLimit": 1,
         "selector": {"matchLabels": place.selected},
-        "template": {"metadata": pod_metadata(options.pod, place), "spec": _pod_spec(options, place)},
+        "template": {"metadata": metadata, "spec": _pod_spec(options, place)},
     }
     return head("apps/v1", "Deployment", options.pod, place) | {"spec": spec}
 
