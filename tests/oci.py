@@ -24,6 +24,9 @@ OMITTED = {"site-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", 
 SCRIPT = "#!{python}\nimport sys\nfrom {module} import {attribute}\nsys.exit({attribute}())\n"
 PAUSE = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); signal.pause()"
 """What the image does by itself: it serves as a pod's own container too, which only has to be there."""
+FOLDERS = dict.fromkeys(("dev", "proc", "sys", "etc", "run"), 0o755)
+# podman knows no fsGroup: a volume takes the mode of the folder that it covers
+FOLDERS |= dict.fromkeys(("tmp", "dev/shm", "var/lib/flower-hpc"), 0o1777)
 TYPES = "application/vnd.oci.image"
 
 
@@ -83,9 +86,9 @@ def _write_layer(path, python_path):
     files = _python() | _packages(Path(python_path))
     files |= _libraries(source for source in files.values() if isinstance(source, Path))
     with tarfile.open(path, "w") as layer:
-        for folder in ("tmp", "dev", "proc", "sys", "etc", "run"):
+        for folder, mode in FOLDERS.items():
             entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
             layer.addfile(entry)
         for target, source in sorted(files.items()):
             entry = tarfile.TarInfo(str(target).lstrip("/"))

@@ -61,11 +61,11 @@ def up(
     if json:
         print_json(status.to_json())
         return
-    print_status(status, OUT)
-    if not status.ready:
-        ERR.print("the rest waits in a queue and joins when its jobs start: `flower-hpc status`")
-    name = target.connection
-    ERR.print(f"Flower's own commands reach it so: flower-hpc flwr -- run APP {name}", highlight=False)
+    if not target.config.in_cluster:
+        print_status(status, OUT)
+        if not status.ready:
+            ERR.print("the rest waits in a queue and joins when its jobs start: `flower-hpc status`")
+    ERR.print(target.hint, highlight=False, soft_wrap=True)
 
 
 def as_text(plan: list[dict[str, str]]) -> str:

@@ -44,6 +44,11 @@ class ClusterFederation(Federation):
         return sum(self.config.counts.values())
 
     @property
+    def hint(self) -> str:
+        """How it is asked for anything."""
+        return f"its SuperLink is up, and brings the nodes up; ask it so: {self._inside('status', self.name)}"
+
+    @property
     def warnings(self) -> list[str]:
         """What its user should know before it is brought up."""
         found = [] if self._link.storage else ["superlink.storage: null: keys and runs are lost with the pod"]
@@ -119,9 +124,12 @@ class ClusterFederation(Federation):
         raise ConfigError("--once: is for a SuperLink on this machine, and this one is a pod")
 
     def _ask_inside(self, *words: str, before: str = "") -> NoReturn:
+        command = f"{before}{self._inside(*words)}"
+        raise ConfigError(f"federation {self.name} lives in a cluster, ask it there: {command}")
+
+    def _inside(self, *words: str) -> str:
         target = f"deploy/{self._place.name}"
-        command = self._command("exec", target, "-c", CONTAINER, "--", "flower-hpc", *words)
-        raise ConfigError(f"federation {self.name} lives in a cluster, ask it there: {before}{command}")
+        return self._command("exec", target, "-c", CONTAINER, "--", "flower-hpc", *words)
 
     def _command(self, *words: str) -> str:
         link = self._link

@@ -128,6 +128,11 @@ class Federation:
         return sum(counts.values())
 
     @property
+    def hint(self) -> str:
+        """How Flower's own commands reach it."""
+        return f"Flower's own commands reach it so: flower-hpc flwr -- run APP {self.connection}"
+
+    @property
     def warnings(self) -> list[str]:
         """What its user should know before it is brought up."""
         return warnings(self.config)

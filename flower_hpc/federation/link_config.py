@@ -66,6 +66,7 @@ class KubernetesSuperLink(KubernetesPods):
     node_port: int | None = Field(default=None, ge=30000, le=32767)
     service_annotations: dict[str, Word] = Field(default={})
     storage: Word | None = "5Gi"
+    grace_s: int = Field(default=60, ge=5, le=3600)
 
     @model_validator(mode="after")
     def _has_a_service(self) -> "KubernetesSuperLink":
