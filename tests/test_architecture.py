@@ -30,6 +30,7 @@ MAY = {
     "cli": LEAVES | {"federation", "network", "strategies", "apps"},
 }
 HEAVY = {"torch", "torchvision", "medmnist", "sklearn", "ray", "kubernetes", "submitit", "psij", "datasets"}
+HEAVY |= {"boto3", "botocore"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -61,7 +62,9 @@ def test_imports_flow_one_way(path):
         if part not in ("tasks", "apps"):
             # torch appears in `client` for type checkers alone, and launchers import their scheduler's
             # package when a job is submitted; that importing them pulls neither is tested below
-            late = {"torch"} if part != "launchers" else {"submitit", "psij", "kubernetes"}
+            late = (
+                {"torch"} if part != "launchers" else {"submitit", "psij", "kubernetes", "boto3", "botocore"}
+            )
             assert top not in HEAVY - late, f"{part} imports {name}"
 
 

@@ -142,16 +142,17 @@ def test_a_folder_in_its_place_is_told_once(tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
-def test_words_sort_into_gone_waiting_and_up():
+def test_words_sort_into_gone_waiting_leaving_and_up():
     def facts(word):
         fact = Fact("a", word, "", 0.0)
-        return fact.gone, fact.waits, fact.up
+        return fact.gone, fact.waits, fact.leaves, fact.up
 
-    assert facts("pending") == (False, True, False)
-    assert facts("running") == (False, False, True)
-    assert facts("requeued") == (False, False, False)
-    for word in set(NodeFact) - {NodeFact.PENDING, NodeFact.RUNNING}:
-        assert facts(str(word)) == (True, False, False)
+    assert facts("pending") == (False, True, False, False)
+    assert facts("running") == (False, False, False, True)
+    assert facts("leaving") == (False, False, True, False)
+    assert facts("requeued") == (False, False, False, False)
+    for word in set(NodeFact) - {NodeFact.PENDING, NodeFact.RUNNING, NodeFact.LEAVING}:
+        assert facts(str(word)) == (True, False, False, False)
 
 
 @settings(deadline=None, max_examples=50)

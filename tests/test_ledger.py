@@ -209,6 +209,23 @@ def test_a_job_that_waits_is_told_with_its_expected_start(tmp_path, seen):
     assert seen[0].of("n-1").starts_at == 900
 
 
+def test_a_node_that_leaves_is_awaited_and_gets_nothing_new_until_it_runs_again(tmp_path, seen):
+    grid = grid_of(stepping([1, 2]), [InProcessNode("n-0", 4), InProcessNode("n-1", 4)])
+    grid.__class__ = Told
+    path = tmp_path / "facts.jsonl"
+    path.write_text(json.dumps({"name": "n-0", "state": "leaving", "reason": "old", "time": -1}) + "\n")
+    grid.scheduler = Scheduler(path, [(2, "n-1", "leaving"), (14, "n-1", "running")])
+    run(grid, tmp_path, rounds=6, facts=path)
+    assert [e["node"] for e in of(tmp_path, "node_leaving")] == ["n-1"]
+    assert not of(tmp_path, "node_lost")
+    asked = [e["time"] for e in of(tmp_path, "sent", node="n-1")]
+    assert asked[0] == 0
+    assert of(tmp_path, "reply_accepted", node="n-1")[0]["time"] == pytest.approx(4, abs=0.3)
+    assert asked[1] >= 14
+    assert len(of(tmp_path, "sent", node="n-0")) == 6
+    assert not seen[0].of("n-1").leaves
+
+
 def test_a_resumed_run_does_not_read_old_facts_again(tmp_path):
     path = tmp_path / "facts.jsonl"
     path.write_text(json.dumps({"name": "n-1", "state": "failed", "reason": "", "time": 0}) + "\n")

@@ -10,7 +10,7 @@
     gateway: {host: 0.0.0.0, port: null, address: login1}   # for nodes beyond this machine
     sites:
       here:                      # its nodes are named here-0, here-1, ...
-        launcher: local          # local = processes of this machine (default); slurm: see sites.py
+        launcher: local          # local = processes of this machine (default); slurm, psij, ec2: see sites.py
         nodes: 4
         data_dir: data           # handed to the nodes as `data-dir`; relative to this file
         node_config: {slowdown: 1}             # more scalars for each node's config
@@ -154,6 +154,8 @@ class FederationConfig(Strict):
             raise ValueError(f"partitions: got {self.partitions}, must be at least the {total} nodes in all")
         if not self.tls and any(isinstance(site, SlurmSite) for site in self.sites.values()):
             raise ValueError("security: got 'insecure', must be tls where there is a Slurm site")
+        if not self.tls and any(isinstance(site, CloudSite) for site in self.sites.values()):
+            raise ValueError("security: got 'insecure', must be tls where a site is in a cloud")
         if not self.tls and self.link_elsewhere:
             raise ValueError("security: got 'insecure', must be tls where the SuperLink is a Slurm job")
         for name, site in self.sites.items():

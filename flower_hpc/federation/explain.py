@@ -8,12 +8,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..launchers.ec2_options import NUMBERS, RULES
 from .link_config import KINDS as SUPERLINKS
 from .sites import KINDS as SITES
 
 FIELD = re.compile(r"([a-z_]+) must be (.+), got (.+)")
 """How checks of a whole site name the field that they mean."""
 ALLOWED = {
+    **{name: words for name, (_, words) in RULES.items()},
+    **{name: words for name, (_, _, words) in NUMBERS.items()},
+    "tags": "a mapping to text",
     "name": "a string",
     "security": "tls, insecure, or a mapping of mode, network, shared_host",
     "partitions": "an integer >= 1",

@@ -6,6 +6,8 @@ from pathlib import Path
 from ..clock import WALL, Clock
 
 FILE = "facts.jsonl"
+LEAVING = "leaving"
+"""Of a node that still works, and whose host will be taken away within minutes."""
 MOST_BYTES = 64 * 2**20
 
 

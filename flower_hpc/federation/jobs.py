@@ -10,12 +10,14 @@ from pathlib import Path
 
 from ..launchers import JobSpec, SlurmOptions
 from ..launchers.bundle import HEALTH, HOME, ROOT, key_file
+from ..launchers.ec2_options import Ec2Options
 from ..launchers.filling import DOOR
 from ..launchers.k8s import KubernetesOptions
 from ..launchers.ports import join
 from ..launchers.psij_job import PsijOptions
 from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, OFFLOAD_ENV, PARTITION_ID, STATE_ENV
 from .config import FederationConfig
+from .ec2_site import Ec2Site
 from .fields import DATA_DIR, Scalar
 from .flwr_cli import QUIET
 from .kubernetes_site import KubernetesSite
@@ -45,7 +47,7 @@ class NodePlan:
     """The site's folder that its hosts share; None where there is none."""
     here: bool = True
     """Whether it is a process of this machine."""
-    batch: SlurmOptions | PsijOptions | KubernetesOptions | None = None
+    batch: SlurmOptions | PsijOptions | KubernetesOptions | Ec2Options | None = None
     bundled: bool = False
     """Whether it shares no disk with this machine; see :mod:`flower_hpc.launchers.bundle`."""
 
@@ -100,7 +102,7 @@ def plan_nodes(
                 network=network,
                 folder=folder,
                 here=not site.remote,
-                batch=batch,
+                batch=site.batch() if isinstance(site, Ec2Site) else batch,
                 bundled=bundled,
             )
     return plans

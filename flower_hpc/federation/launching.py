@@ -7,11 +7,13 @@ from pathlib import Path
 
 from ..errors import LaunchError
 from ..launchers import KubernetesLauncher, Launcher, LocalLauncher, SlurmLauncher
+from ..launchers.ec2 import Ec2Launcher
 from ..launchers.k8s.place import Place
 from ..launchers.piloted import Piloted
 from ..launchers.psij_job import PsijOptions
 from ..launchers.slurm_queue import run
 from .config import FederationConfig
+from .ec2_site import Ec2Site
 from .jobs import job_name, site_folder
 from .kubernetes_site import KubernetesSite
 from .link_config import SlurmSuperLink
@@ -32,12 +34,15 @@ class Launchers:
         self._batch: dict[str, SlurmLauncher] = {}
         self._others: dict[str, Launcher] = {}
         self._pods: dict[str, KubernetesLauncher] = {}
+        self._ec2s: dict[str, Ec2Launcher] = {}
 
     def of(self, config: FederationConfig, name: str) -> Launcher:
         """The launcher of a site, with what the site asks for now."""
         site = config.sites[name]
         if isinstance(site, KubernetesSite):
             return self.pods(config, name)
+        if isinstance(site, Ec2Site):
+            return self._ec2(config, name, site)
         if isinstance(site, PsijSite):
             return self._psij(site.batch(site_folder(config, name, self._state) / "jobs"), name)
         if not isinstance(site, SlurmSite) or not site.remote:
@@ -62,6 +67,20 @@ class Launchers:
             self._pods[name] = KubernetesLauncher(options, place, memory=memory)
         self._pods[name].options = options
         return self._pods[name]
+
+    def _ec2(self, config: FederationConfig, name: str, site: Ec2Site) -> Launcher:
+        known = self._ec2s.get(name)
+        if known is None:
+            known = self._ec2s[name] = Ec2Launcher(
+                site.batch(),
+                folder=site_folder(config, name, self._state),
+                federation=config.name,
+                site=name,
+                job_name=job_name(config, name, self._state),
+                memory=self._state.jobs / f"{name}.json",
+            )
+        known.options, known.poll_s = site.batch(), site.poll_s
+        return known
 
     def _psij(self, options: PsijOptions, name: str) -> Launcher:
         from ..launchers.psij import PsijLauncher
@@ -92,22 +111,29 @@ class Launchers:
     @property
     def trouble(self) -> dict[str, str]:
         """By site: why nothing is known of its jobs at present."""
-        asked = self._batch | self._pods
+        asked = self._batch | self._pods | self._ec2s
         return {name: launcher.trouble for name, launcher in asked.items() if launcher.trouble}
 
     def take_down(self) -> dict[str, str]:
         """Delete what sites have beside jobs; by site, what is left. Waits for their platforms."""
+        clouds = self._pods | self._ec2s
         with ThreadPoolExecutor() as pool:
-            left = dict(zip(self._pods, pool.map(_take_down, self._pods.values()), strict=True))
-        return {name: words for name, words in left.items() if words}
+            left = dict(zip(clouds, pool.map(_take_down, clouds.values()), strict=True))
+        return {name: "; ".join(words) for name, words in left.items() if words}
 
     def close(self) -> None:
         """Let go of all; jobs go on."""
-        for launcher in (self.here, *self._batch.values(), *self._pods.values(), *self._others.values()):
+        for launcher in (
+            self.here,
+            *self._batch.values(),
+            *self._pods.values(),
+            *self._others.values(),
+            *self._ec2s.values(),
+        ):
             launcher.close()
 
 
-def _take_down(launcher: KubernetesLauncher) -> str:
+def _take_down(launcher: KubernetesLauncher | Ec2Launcher) -> list[str]:
     return launcher.take_down()
 
 

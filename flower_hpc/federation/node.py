@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ..launchers import JobSpec, JobState, Launcher
 from ..launchers.supernode_log import ONLINE
 from ..network.heard import Listened
-from .facts import Facts
+from .facts import LEAVING, Facts
 from .identity import fingerprint_of
 from .jobs import NodePlan, supernode_job
 from .keeper import Keeper
@@ -46,6 +46,7 @@ class Node:
         self.keeper = Keeper(plan.name, launcher, self._spec, self._online, prepare=prepare)
         self._state, self._facts, self._heard = state, facts, heard
         self._told_restarts = 0
+        self._leaves = False
         self._old_id: int | None = None
 
     def tick(self) -> None:
@@ -65,8 +66,13 @@ class Node:
             self._facts.tell(name, ended, keeper.last_words)
         if keeper.state is NodeState.QUEUED:
             self._facts.tell(name, JobState.PENDING, keeper.status.reason, keeper.status.starts_at)
-        elif keeper.state is NodeState.ONLINE and before is not NodeState.ONLINE:
-            self._facts.tell(name, JobState.RUNNING, keeper.status.where)
+        elif keeper.state is NodeState.ONLINE:
+            leaves = keeper.status.leaves_at is not None
+            if leaves:
+                self._facts.tell(name, LEAVING, keeper.status.reason)
+            elif before is not NodeState.ONLINE or self._leaves:  # or it may stay after all
+                self._facts.tell(name, JobState.RUNNING, keeper.status.where)
+            self._leaves = leaves
 
     def signs_on_anew(self) -> None:
         """Its SuperLink is another one, which gives it another id: what its log says of the old is void."""

@@ -20,6 +20,8 @@ On a Slurm cluster::
         relay: false             # true: the compute nodes reach this host alone, and it forwards for them
         poll_s: 10               # between two looks at the queue
         network: private         # of the node's apps: private, or host where they need the network
+
+For ``launcher: ec2`` see :mod:`flower_hpc.federation.ec2_site`.
 """
 
 from collections.abc import Mapping
@@ -31,6 +33,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 from ..errors import ConfigError
 from ..launchers import SlurmOptions
 from ..launchers.psij_job import PsijOptions
+from .ec2_site import Ec2Site
 from .fields import (
     Minutes,
     Options,
@@ -172,6 +175,7 @@ KINDS: dict[str, type[Site]] = {
     "slurm": SlurmSite,
     "psij": PsijSite,
     "kubernetes": KubernetesSite,
+    "ec2": Ec2Site,
 }
 
 
@@ -187,6 +191,7 @@ AnySite = Annotated[
     Annotated[Site, Tag("local")]
     | Annotated[SlurmSite, Tag("slurm")]
     | Annotated[PsijSite, Tag("psij")]
-    | Annotated[KubernetesSite, Tag("kubernetes")],
+    | Annotated[KubernetesSite, Tag("kubernetes")]
+    | Annotated[Ec2Site, Tag("ec2")],
     Discriminator(kind_of),
 ]

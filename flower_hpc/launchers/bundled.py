@@ -19,7 +19,7 @@ from ..clock import WALL
 from ..errors import LaunchError
 from .base import JobSpec
 from .bundle import ADDRESS, HEALTH, HEALTH_PORT, POD, ROOT, unpack
-from .pilot import Pilot, PilotError
+from .pilot import Leaving, Pilot, PilotError
 from .ports import join
 
 LOOK_S, SHOW_S = 1.0, 0.5
@@ -33,13 +33,18 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--grace-s", type=float, default=30.0)
     asked = parser.parse_args()
+    return fly(asked.root, asked.name, asked.grace_s)
+
+
+def fly(root: Path, name: str, grace_s: float, leaving: Leaving | None = None) -> int:
+    """Keep the node until it is asked to leave; the exit code of :func:`main`."""
     os.environ[HEALTH] = join(os.environ.get(ADDRESS) or "0.0.0.0", HEALTH_PORT)
     try:
         ordinal = os.environ.get(POD, "").rpartition("-")[2]
-        spec = find(asked.root, asked.name.replace("{ordinal}", ordinal))
+        spec = find(root, name.replace("{ordinal}", ordinal))
         spec.cwd.parent.mkdir(parents=True, exist_ok=True)
         with shown(spec.log):
-            print(Pilot(spec, kill_wait_s=asked.grace_s)(), flush=True)
+            print(Pilot(spec, kill_wait_s=grace_s, leaving=leaving)(), flush=True)
     except (PilotError, LaunchError) as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         return 1

@@ -155,14 +155,14 @@ class KubernetesLauncher:
             self._thread.join(5)
         self.api.close()
 
-    def take_down(self) -> str:
-        """Delete all of the site, at once; what is left in words, else empty. Waits for the cluster."""
+    def take_down(self) -> list[str]:
+        """Delete all of the site, at once; what is left, in words. Waits for the cluster."""
         self._over.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(5)
         if not self._tickets.objects:
-            return ""
+            return []
         try:
             # its pods would have all of their grace: nobody waits for their work any more
             self._applied.delete_at_once(HASTE_S)
@@ -170,15 +170,15 @@ class KubernetesLauncher:
             gone = wait_for(self._pods, GONE_S)
             self._applied.delete(self._objects(0, {}))
         except LaunchError as error:
-            return str(error)
+            return [str(error)]
         if not gone:
-            return f"pods {', '.join(sorted(self._pods.now()))} do not end"
+            return [f"pods {', '.join(sorted(self._pods.now()))} do not end"]
         with self._lock:
             for ticket, _ in self._tickets:
                 self._tickets.drop(ticket)
             self._tickets.objects = False
             self._tickets.write()
-        return ""
+        return []
 
     # -- the thread ----------------------------------------------------------------------------------
 

@@ -41,6 +41,20 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SCRATCH = "flower-hpc-scratch-"
 
 
+class Leaving:
+    """By when a pilot shall be gone, and why; whoever knows of its host's end may say so, from any thread."""
+
+    def __init__(self) -> None:
+        self.deadline: float | None = None
+        self.why = ""
+
+    def ask(self, seconds: float, why: str) -> None:
+        """Be gone within ``seconds``; what was asked before stands where it is sooner."""
+        until = WALL.now() + max(0.0, seconds)
+        self.why = self.why or why
+        self.deadline = until if self.deadline is None else min(self.deadline, until)
+
+
 class PilotError(RuntimeError):
     """The SuperNode ended and another start here would not help; its last words."""
 
@@ -58,11 +72,14 @@ class Pilot:
         Seconds between TERM and KILL; default 30, Slurm's own default.
     lead_s : float
         Seconds between USR2 and the time limit; default 120.
+    leaving : Leaving, optional
+        Where others than signals say when to leave; default nobody does.
     """
 
     spec: JobSpec
     kill_wait_s: float = 30.0
     lead_s: float = 120.0
+    leaving: Leaving | None = None
 
     def __call__(self) -> str:
         """Run until a signal, the taking down, or an end that cannot be mended; says why it ended.
@@ -89,8 +106,7 @@ class _Flight:
         self.pilot, self.spec, self.scratch = pilot, pilot.spec, scratch
         self.token = f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
         self.token += f"@{socket.gethostname()}.{os.getpid()}"
-        self.deadline: float | None = None
-        self.why = ""
+        self.leaving = pilot.leaving or Leaving()
         self._taken: set[int] = set()
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
@@ -98,9 +114,11 @@ class _Flight:
     def _asked(self, number: int, frame: FrameType | None) -> None:
         # only noted: what waits in a handler would dead-lock with what it interrupted
         soon = self.pilot.lead_s * 0.8 if number == signal.SIGUSR2 else max(0.5, self.pilot.kill_wait_s - 2)
-        until = WALL.now() + soon
-        self.deadline = until if self.deadline is None else min(self.deadline, until)
-        self.why = self.why or f"asked to leave by {signal.Signals(number).name}"
+        self.leaving.ask(soon, f"asked to leave by {signal.Signals(number).name}")
+
+    @property
+    def deadline(self) -> float | None:
+        return self.leaving.deadline
 
     def run(self) -> str:
         self._claim()
@@ -118,7 +136,7 @@ class _Flight:
                 raise PilotError(f"exit code {said.exit_code}: {said.last_line()}")
             else:
                 return "the SuperNode ended"
-        return self.why
+        return self.leaving.why
 
     def _one_life(self) -> SuperNodeLog:
         door = self._wait_for_door()
@@ -208,7 +226,7 @@ class _Flight:
         except OSError as error:
             owner = "" if isinstance(error, FileNotFoundError) else self.token
         if owner and owner != self.token and self.deadline is None:
-            self.deadline, self.why = WALL.now(), f"{owner} has taken over"
+            self.leaving.ask(0, f"{owner} has taken over")
 
 
 def _end_with_us() -> None:

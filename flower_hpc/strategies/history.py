@@ -47,6 +47,8 @@ class NodeHistory:
     """The last round that asked it; 0 = never."""
     starts_at: float | None = None
     """When its job is expected to start, in seconds since the epoch; None where it does not wait."""
+    leaves: bool = False
+    """Its host will be taken away within minutes: what it does is awaited, and it gets nothing new."""
     last_failed: int = 0
     last_empty: int = 0
     """The last round in which its update weighed nothing."""

@@ -20,6 +20,7 @@ reply_late         round, asked_round, node, bytes_up, bytes_up_full, duration_s
 reply_refused      round, kind, node, bytes_up, bytes_up_full, reason
 reply_failed       round, kind, node, reason, code (Flower's error code)
 node_lost          round, node, reason
+node_leaving       node, reason: its host will be taken away within minutes; it gets nothing new
 node_queued        node, reason, starts_at (seconds since the epoch, or null): its job waits in a queue
 cut                round, kind, reason, due_s, waiting (nodes that had not answered)
 aggregated         round, version, replies, late

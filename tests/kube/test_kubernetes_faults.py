@@ -21,7 +21,7 @@ def comes_up_and_goes(site, launcher, count=3):
     site.running(launcher, *tickets)
     assert sorted(site.pods()) == [site.pod(index) for index in range(count)]
     assert sorted(site.left()) == sorted([*site.pods(), *[site.place.name] * 5])
-    assert launcher.take_down() == ""
+    assert launcher.take_down() == []
     assert not site.left()
 
 
@@ -49,7 +49,7 @@ def test_a_lost_answer_to_a_deletion_is_a_deletion(site, cluster):
     launcher = site.launcher(image=FAKE)
     site.running(launcher, launcher.submit(site.spec(0)))
     fault = cluster.faults.lose_response(method="DELETE", times=3)
-    assert launcher.take_down() == ""
+    assert launcher.take_down() == []
     assert fault.happened == 3
     assert not site.left()
 

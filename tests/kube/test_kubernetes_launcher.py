@@ -42,7 +42,7 @@ def test_taking_down_leaves_nothing_at_once(site):
     launcher = site.launcher(grace_s=600)
     stubborn = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
     site.running(launcher, launcher.submit(site.spec(0, stubborn)))
-    assert launcher.take_down() == ""
+    assert launcher.take_down() == []
     assert not site.left()
 
 

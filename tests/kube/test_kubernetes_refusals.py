@@ -50,7 +50,7 @@ def test_the_role_is_enough(site):
     site.until(lambda: site.pods().get(site.pod(0)) not in (None, before[site.pod(0)]))
     site.running(launcher, again)
     site.until(lambda: "cloud-0 started" in launcher.fetch("cloud-0"))
-    assert launcher.take_down() == ""
+    assert launcher.take_down() == []
     assert not site.left()
 
 
@@ -69,7 +69,7 @@ def test_without_one_of_its_verbs_the_missing_one_is_named(site, resource, verb)
     assert f"{verb} {resource}" in words
     assert len(words.split(",")) == 1
     assert not site.left()
-    assert launcher.take_down() == ""
+    assert launcher.take_down() == []
 
 
 def test_who_may_do_nothing_is_told_so_by_the_server_where_rules_are_not_known(site, monkeypatch):

@@ -10,10 +10,12 @@ from ...launchers import SlurmOptions
 from ...launchers.probe import Probe, versions
 from ...launchers.slurm_queue import Run, run
 from ..config import FederationConfig
+from ..ec2_site import Ec2Site
 from ..federation import Federation
 from ..jobs import job_name, site_folder
 from ..sites import SlurmSite
 from ..state import StateDir
+from .ec2 import examine_ec2
 from .finding import Finding, Health, problem, warning
 from .machine import data_folder, examine_machine
 from .probe import send
@@ -75,13 +77,16 @@ class Doctor:
     def visit(self, only: str | None) -> Iterator[Finding]:
         """All that was asked for."""
         sites = {name: site for name, site in self.config.sites.items() if only in (None, name)}
-        if only is None or not isinstance(sites[only], SlurmSite):
+        if only is None or not isinstance(sites[only], SlurmSite | Ec2Site):
             self.tell(HERE)
             for finding in examine_machine(self.config, self.state, is_up=self.is_up):
                 yield replace(finding, site=HERE)
         for name, site in sites.items():
             self.tell(f"site {name}")
-            found = self.slurm(name, site) if isinstance(site, SlurmSite) else iter([data_folder(site)])
+            if isinstance(site, Ec2Site):
+                found = examine_ec2(name, site, self.config.name, is_up=self.is_up)
+            else:
+                found = self.slurm(name, site) if isinstance(site, SlurmSite) else iter([data_folder(site)])
             for finding in found:
                 yield replace(finding, site=name)
 

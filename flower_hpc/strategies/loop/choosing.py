@@ -29,10 +29,11 @@ class Chooser:
         self._collector, self._dispatcher = collector, dispatcher
 
     def candidates(self) -> list[Online]:
-        """Idle nodes that meet the criteria, do not rest, and are not to wait for others; by name."""
+        """Idle nodes that meet the criteria, neither rest nor leave, and wait for no others; by name."""
         with self._collector.lock:
             seen, ledger, selection = self._state.situation(), self._state.ledger, self._settings.selection
-            awake = [n for n in self._collector.idle() if not ledger.resting(n.name, seen.now)]
+            stay = [n for n in self._collector.idle() if not ledger.of(n.name).leaves]
+            awake = [n for n in stay if not ledger.resting(n.name, seen.now)]
             free = [n for n in awake if not self._settings.work.holds(n.name, seen)]
             return sorted(selection.eligible(free, ledger), key=lambda n: (n.name, n.node_id))
 

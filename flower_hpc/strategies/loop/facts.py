@@ -20,6 +20,7 @@ class NodeFact(StrEnum):
 
     PENDING = "pending"
     RUNNING = "running"
+    LEAVING = "leaving"
     PREEMPTED = "preempted"
     FAILED = "failed"
     TIMEOUT = "timeout"
@@ -67,6 +68,11 @@ class Fact:
     def waiting(self) -> dict[str, str | float | None]:
         """Of a job in the queue, as an event tells it."""
         return {"node": self.name, "reason": self.reason, "starts_at": self.starts_at}
+
+    @property
+    def leaves(self) -> bool:
+        """It runs, and its host will be taken away within minutes: it answers, and should get nothing new."""
+        return self.state == NodeFact.LEAVING
 
     @property
     def up(self) -> bool:

@@ -55,6 +55,10 @@ class Outcomes:
                 self._away.pop(fact.name, None)
             elif fact.waits and fact.time >= self._begun:  # the file begins long before the run
                 self._events.write("node_queued", **fact.waiting)
+            leaves = fact.leaves and fact.time >= self._begun
+            if leaves:
+                self._events.write("node_leaving", node=fact.name, reason=fact.reason)
+            self._state.ledger.of(fact.name).leaves = leaves
             self._state.ledger.of(fact.name).starts_at = fact.starts_at if fact.waits else None
         for name, (then, _) in list(self._away.items()):
             if activated.get(name, then) != then:  # it has signed on again since
