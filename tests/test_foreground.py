@@ -11,7 +11,9 @@ from doors import until
 from processes import BIN, left_of, pids_of
 
 pytestmark = pytest.mark.federation
-CONFIG = "name: fg\npartitions: 2\nsecurity: {network: host, shared_host: accept}\nsites: {here: {nodes: 1}}\n"
+CONFIG = (
+    "name: fg\npartitions: 2\nsecurity: {network: host, shared_host: accept}\nsites: {here: {nodes: 1}}\n"
+)
 
 
 @pytest.fixture
