@@ -84,6 +84,7 @@ links = st.builds(
     pod=somewhere,
     service=st.sampled_from([name for name in SERVICES if name != "NodePort"]),
     port=st.integers(1024, 65535),
+    jobs=st.booleans(),
     service_annotations=labels,
 ) | st.builds(LinkOptions, pod=somewhere, service=st.just("NodePort"), node_port=st.none() | st.just(30443))
 files = st.text(max_size=60).map(lambda text: f"name: lab\n# {text!r}\n")

@@ -26,6 +26,7 @@ from .waiting import Progress
 LOOK_S, GONE_S = 1.0, 120.0
 OURS = ("StatefulSet", "PodDisruptionBudget", "NetworkPolicy", "Secret", "ServiceAccount")
 """What sites consist of, in the order to delete it."""
+OF_JOBS = ("Job", "RoleBinding", "Role")
 KEPT = "PersistentVolumeClaim"
 
 
@@ -94,7 +95,7 @@ class ClusterFederation(Federation):
             # a controller that lives would make its sites anew
             self._wait_for_no_pod(api, self._place.selector, timeout_s)
             mine = f"{FEDERATION}={self.name},app.kubernetes.io/managed-by={MANAGER}"
-            for kind in OURS:
+            for kind in (*OURS, *(OF_JOBS if self._jobs else ())):
                 api.delete_all(kind, mine)
             self._wait_for_no_pod(api, mine, timeout_s)
         finally:
@@ -139,7 +140,13 @@ class ClusterFederation(Federation):
 
     def _objects(self) -> list[Manifest]:
         text = yaml.safe_dump(inside(self.config), sort_keys=False)
-        return link_manifests(self._link.link(self.config.gateway.port), self._place, text)
+        link = self._link.link(self.config.gateway.port, jobs=self._jobs)
+        return link_manifests(link, self._place, text)
+
+    @property
+    def _jobs(self) -> bool:
+        sites = self.config.sites.values()
+        return any(isinstance(site, KubernetesSite) and site.mode == "on-demand" for site in sites)
 
     def _api(self) -> Api:
         pod = self._link.link(None).pod

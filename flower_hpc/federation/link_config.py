@@ -84,7 +84,7 @@ class KubernetesSuperLink(KubernetesPods):
         """One is found where it starts."""
         return
 
-    def link(self, gateway_port: int | None) -> LinkOptions:
+    def link(self, gateway_port: int | None, *, jobs: bool = False) -> LinkOptions:
         """What the cluster is told."""
         return LinkOptions(
             pod=self.batch(Path()),
@@ -92,6 +92,7 @@ class KubernetesSuperLink(KubernetesPods):
             port=gateway_port or PORT,
             node_port=self.node_port,
             service_annotations=self.service_annotations,
+            jobs=jobs,
         )
 
 

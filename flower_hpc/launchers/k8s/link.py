@@ -50,6 +50,8 @@ class LinkOptions:
         Of the cluster's hosts, for ``NodePort``; default: the cluster chooses.
     service_annotations : mapping of str to str
         Of the Service, where a cloud's load balancer takes its settings.
+    jobs : bool
+        Whether sites of it run rounds as jobs, for which more rights are needed; default False.
     """
 
     pod: KubernetesOptions
@@ -57,6 +59,7 @@ class LinkOptions:
     port: int = PORT
     node_port: int | None = None
     service_annotations: Mapping[str, str] = field(default_factory=dict)
+    jobs: bool = False
 
     def __post_init__(self) -> None:
         if self.service not in SERVICES:
@@ -93,7 +96,7 @@ def link_manifests(options: LinkOptions, place: Place, federation_yaml: str) -> 
         there is ``storage``), ConfigMap, NetworkPolicy, Service, Deployment.
     """
     pod = options.pod
-    own = [] if pod.service_account else _account(pod, place)
+    own = [] if pod.service_account else _account(pod, place, jobs=options.jobs)
     claim = [_claim(pod, place)] if pod.storage else []
     config = head("v1", "ConfigMap", pod, place) | {"data": {FILE: federation_yaml}}
     return [
@@ -106,10 +109,10 @@ def link_manifests(options: LinkOptions, place: Place, federation_yaml: str) -> 
     ]
 
 
-def _account(pod: KubernetesOptions, place: Place) -> list[Manifest]:
+def _account(pod: KubernetesOptions, place: Place, *, jobs: bool) -> list[Manifest]:
     group = "rbac.authorization.k8s.io"
     account = head("v1", "ServiceAccount", pod, place) | {"automountServiceAccountToken": False}
-    rules = head(f"{group}/v1", "Role", pod, place) | {"rules": role(place.name)["rules"]}
+    rules = head(f"{group}/v1", "Role", pod, place) | {"rules": role(place.name, jobs=jobs)["rules"]}
     subject = {"kind": "ServiceAccount", "name": place.name, "namespace": pod.namespace}
     binding = head(f"{group}/v1", "RoleBinding", pod, place) | {
         "roleRef": {"apiGroup": group, "kind": "Role", "name": place.name},
