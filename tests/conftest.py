@@ -1,7 +1,6 @@
 """Shared by the tests: small ClientApps whose replies are known in advance, and where real data lies."""
 
 import os
-import re
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,12 +16,6 @@ from flower_hpc.transport import InProcessGrid, InProcessNode
 from processes import BIN, left_of
 
 ReplyOf = Callable[[int, dict[str, np.ndarray]], tuple[Mapping[str, np.ndarray], dict]]
-
-
-def pytest_make_parametrize_id(val):
-    """No addresses in names of tests: processes that share the tests out must agree on them."""
-    words = repr(val)
-    return re.sub(r" at 0x[0-9a-f]+", "", words) if " at 0x" in words else None
 
 
 def make_app(reply_of: ReplyOf, mods=()) -> ClientApp:
