@@ -18,6 +18,7 @@ from flower_hpc.records import to_weights
 from flower_hpc.strategies import Deadline, Discard, FirstK, HybridStrategy, Polynomial, RandomSelection
 from flower_hpc.telemetry import read_events
 from flower_hpc.transport import InProcessNode
+from processes import named
 
 
 def run(grid, tmp_path, rounds=1, start=None, timeout=3600.0, **options):
@@ -381,7 +382,7 @@ def test_a_strategy_that_waits_for_more_nodes_is_stopped(tmp_path):
         {"inner": "FedAvg"},
         {"inner": HybridStrategy()},
     ],
-    ids=str,
+    ids=named,
 )
 def test_wrong_options_are_refused_in_one_line(options):
     with pytest.raises(ConfigError) as caught:
