@@ -210,17 +210,18 @@ def test_pods_that_are_not_made_are_told_with_the_reason(doctor, site):
 
 
 def test_the_command_asks_the_cluster(kube, tmp_path, monkeypatch, capsys):
-    site = f"{{launcher: kubernetes, nodes: 1, image: '{FAKE}', namespace: {kube.namespace}}}"
-    (tmp_path / "federation.yaml").write_text(f"name: lab\nsites:\n  cloud: {site}\n")
+    site = {"launcher": "kubernetes", "nodes": 1, "image": FAKE, "namespace": kube.namespace}
+    site |= {"kubeconfig": str(kube.kubeconfig), "via": "10.0.0.1:9092"}
+    (tmp_path / "federation.yaml").write_text(json.dumps({"name": "lab", "sites": {"cloud": site}}))
     monkeypatch.setenv("FLOWER_HPC_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["flower-hpc", "doctor", "cloud", "--json"])
     with pytest.raises(SystemExit) as caught:
         main()
-    found = json.loads(capsys.readouterr().out)
-    assert caught.value.code == 0, found
+    said = capsys.readouterr()
+    assert caught.value.code == 0, said.out + said.err
+    found = json.loads(said.out)
     assert [each["check"] for each in found] == [*CHECKS, "left over"]
     assert {each["site"] for each in found} == {"cloud"}
     assert not (tmp_path / "home").exists()
