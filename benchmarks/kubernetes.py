@@ -148,7 +148,6 @@ def start(kubeconfig: Path, cluster: StandIn | None, asked: argparse.Namespace) 
     """Both in turn, and the table."""
     begun = time.monotonic()
 
-    imported = time.monotonic() - begun
     times: dict[str, list[tuple[float, float]]] = {"flower-hpc": [], "kubectl": []}
     calls: dict[str, dict[str, int]] = {}
     for _ in range(asked.repeat):
