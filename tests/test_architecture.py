@@ -95,16 +95,18 @@ def test_importing_pulls_nothing_heavy(module):
 
 
 def test_importing_costs_little_more_than_importing_flwr():
-    # in one process, after flwr: what is left is ours, whatever this machine's speed
+    # both in one process: what is left is a ratio, whatever this machine does beside
     code = (
-        "import time, flwr.app, flwr.serverapp.strategy, flwr.clientapp; start = time.perf_counter(); "
-        "import flower_hpc, flower_hpc.strategies, flower_hpc.client; print(time.perf_counter() - start)"
+        "import time; start = time.perf_counter(); "
+        "import flwr.app, flwr.serverapp.strategy, flwr.clientapp; then = time.perf_counter(); "
+        "import flower_hpc, flower_hpc.strategies, flower_hpc.client; "
+        "print((time.perf_counter() - then) / (then - start))"
     )
-    times = [
+    ratios = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for _ in range(3)
     ]
-    assert min(times) < 0.5
+    assert min(ratios) < 0.6
 
 
 def test_files_stay_small():

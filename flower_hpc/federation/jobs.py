@@ -13,6 +13,8 @@ from ..launchers.bundle import HEALTH, HOME, ROOT, key_file
 from ..launchers.ec2_options import Ec2Options
 from ..launchers.filling import DOOR
 from ..launchers.k8s import KubernetesOptions
+from ..launchers.k8s.job import settings_of
+from ..launchers.k8s.place import Place
 from ..launchers.ports import join
 from ..launchers.psij_job import PsijOptions
 from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, OFFLOAD_ENV, PARTITION_ID, STATE_ENV
@@ -127,6 +129,10 @@ def site_folder(config: FederationConfig, site: str, state: StateDir) -> Path:
 
 def offloading(site: Site, config: FederationConfig, name: str, state: StateDir) -> dict[str, str]:
     """What tells a node's apps to hand training messages over to a batch system."""
+    if isinstance(site, KubernetesSite) and site.mode == "on-demand":
+        place = Place(config.name, name, job_name(config, name, state))
+        settings = settings_of(site.batch(site_folder(config, name, state)), place)
+        return {OFFLOAD_ENV: json.dumps(settings | {"env": sorted(site.env)})}
     if not isinstance(site, SlurmSite) or site.mode != "on-demand":
         return {}
     options = site.batch(site_folder(config, name, state) / "jobs")

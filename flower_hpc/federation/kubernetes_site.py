@@ -19,6 +19,8 @@
         data_dir: /data
         storage: 10Gi                      # a claim for each node's state; default: none lasts
         grace_s: 60                        # to hand work in
+        mode: pilot                        # a pod a node; on-demand = light ones, a Job for each training
+        standing: {cpus: 250m, mem: 1Gi}   # of the light pods; the rest above is the Jobs'
 """
 
 from pathlib import Path
@@ -27,7 +29,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..errors import ConfigError
-from ..launchers.k8s import KubernetesOptions, Volume
+from ..launchers.k8s import KubernetesOptions, Standing, Volume
 from .fields import Strict, Word, absolute
 from .site import CloudSite
 
@@ -43,6 +45,19 @@ class VolumeConfig(Strict):
     config_map: str | None = None
     host_path: str | None = None
     read_only: bool = True
+
+
+class StandingConfig(Strict):
+    """The light SuperNodes of a site in mode on-demand."""
+
+    cpus: Word = "250m"
+    mem: Word = "1Gi"
+    api_server: Word | None = None
+
+    @field_validator("cpus", mode="before")
+    @classmethod
+    def _cores(cls, value: Any) -> Any:
+        return _words(value)
 
 
 class KubernetesPods(Strict):
@@ -79,7 +94,7 @@ class KubernetesPods(Strict):
     @field_validator("cpus", mode="before")
     @classmethod
     def _cores(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, NUMBERS) and not isinstance(value, bool) else value
+        return _words(value)
 
     @field_validator("kubeconfig")
     @classmethod
@@ -105,8 +120,16 @@ class KubernetesPods(Strict):
             volumes=tuple(Volume(**each.model_dump()) for each in self.volumes),
             egress=tuple(self.egress),
             grace_s=getattr(self, "grace_s", 60),
+            standing=self._standing(),
             **same,
         )
+
+    def _standing(self) -> Standing | None:
+        return None
+
+
+def _words(value: Any) -> Any:
+    return str(value) if isinstance(value, NUMBERS) and not isinstance(value, bool) else value
 
 
 SAME = (
@@ -121,6 +144,15 @@ class KubernetesSite(KubernetesPods, CloudSite):
 
     launcher: Literal["kubernetes"]  # type: ignore[assignment]
     mode: Literal["pilot", "on-demand"] = "pilot"
+    standing: StandingConfig | None = None
+
+    @model_validator(mode="after")
+    def _on_demand(self) -> "KubernetesSite":
+        if self.standing is not None and self.mode != "on-demand":
+            raise ValueError("standing must go with mode: on-demand: other nodes do their work themselves")
+        if self.network == "private" and self.mode == "on-demand":
+            raise ValueError("network must be host where mode is on-demand: apps ask the cluster for Jobs")
+        return self
 
     @field_validator("data_dir")
     @classmethod
@@ -128,3 +160,7 @@ class KubernetesSite(KubernetesPods, CloudSite):
         if value is not None and not value.startswith("/"):
             raise ValueError("an absolute path inside the pods")
         return value
+
+    def _standing(self) -> Standing | None:
+        given = self.standing or StandingConfig()
+        return Standing(**given.model_dump()) if self.mode == "on-demand" else None

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,7 @@ class Attended:
         """Call it, in the main thread of the job's process."""
         if not is_attended(self.folder, self.patience_s):
             raise JobFailed("nobody waits for this job any more")
-        with tempfile.TemporaryDirectory(prefix="flower-hpc-job-") as state:
-            os.environ[JOB_STATE_ENV] = state
-            stop = Path(state) / "stop"
-            for number in (signal.SIGUSR2, signal.SIGTERM):
-                signal.signal(number, lambda *_: _touch(stop))
+        with told_to_stop() as stop:
             threading.Thread(target=self._watch, args=(stop,), daemon=True).start()
             return self.fn(*args, **kwargs)
 
@@ -62,6 +58,17 @@ class Attended:
         _touch(stop)
         time.sleep(self.patience_s)
         os._exit(1)
+
+
+@contextlib.contextmanager
+def told_to_stop() -> Iterator[Path]:
+    """A file that is there once this process was told to end, where the app's budget looks for it."""
+    with tempfile.TemporaryDirectory(prefix="flower-hpc-job-") as state:
+        os.environ[JOB_STATE_ENV] = state
+        stop = Path(state) / "stop"
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, lambda *_: _touch(stop))
+        yield stop
 
 
 def beat(folder: Path) -> None:

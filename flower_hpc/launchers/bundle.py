@@ -18,7 +18,7 @@ ROOT, HOME = Path("/etc/flower-hpc"), Path("/var/lib/flower-hpc")
 """Where a node finds its bundle, and where it keeps what shall last."""
 CA, DOOR, NODES = "ca.pem", "door", "nodes.json.gz"
 ADDRESS, HEALTH, HEALTH_PORT = "FLOWER_HPC_ADDRESS", "FLOWER_HPC_HEALTH", 9098
-POD = "FLOWER_HPC_POD"
+POD, POD_UID = "FLOWER_HPC_POD", "FLOWER_HPC_POD_UID"
 """Where the platform says which address is the node's own, Flower's health server listens there."""
 
 

@@ -22,6 +22,7 @@ from .k8s import state
 from .k8s.api import Api
 from .k8s.applied import Applied
 from .k8s.connect import ClusterError
+from .k8s.job import jobs_selector
 from .k8s.manifests import manifests
 from .k8s.options import KubernetesOptions
 from .k8s.place import Manifest, Place
@@ -168,6 +169,9 @@ class KubernetesLauncher:
             self._applied.delete_at_once(HASTE_S)
             self._pods.start()
             gone = wait_for(self._pods, GONE_S)
+            if self.options.standing is not None:  # Jobs end with their SuperNode; nobody waits for that here
+                for kind in ("Job", "Pod"):
+                    self.api.delete_all(kind, jobs_selector(self.place), HASTE_S)
             self._applied.delete(self._objects(0, {}))
         except LaunchError as error:
             return [str(error)]
@@ -238,7 +242,7 @@ class KubernetesLauncher:
                     self._tickets.drop(ticket)
 
     def _make(self) -> None:
-        self._applied.check()
+        self._applied.check(jobs=self.options.standing is not None)
         with self._lock:
             all_of_them = [one for _, one in self._tickets]
             active = self._tickets.active()

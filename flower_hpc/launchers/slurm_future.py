@@ -1,13 +1,13 @@
 """A Future of a Slurm job, and the error that a job's end amounts to."""
 
 import contextlib
-import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from typing import TypeVar
 
 from ..errors import JobFailed, JobLost
 from .base import JobState, JobStatus
+from .job_future import JobFuture
 
 RESULT_S = 60.0
 """How long the result of a job that ended well may take to show up on a shared file system."""
@@ -16,42 +16,11 @@ LOST = ("NODE_FAIL", "BOOT_FAIL")
 T = TypeVar("T")
 
 
-class SlurmFuture(Future[T]):
-    """A Future of a Slurm job.
-
-    Attributes
-    ----------
-    job_id : str
-        Slurm's number of it.
-    reason : str
-        Why it waits, in Slurm's words.
-    """
+class SlurmFuture(JobFuture[T]):
+    """A Future of a Slurm job, by Slurm's number of it."""
 
     def __init__(self, job_id: str, scancel: Callable[[str], None]) -> None:
-        super().__init__()
-        self.job_id, self.reason, self._scancel = job_id, "", scancel
-        self.submitted, self.ended = time.monotonic(), 0.0
-        self._stopped = False
-
-    @property
-    def job(self) -> str:
-        """What a person would look for."""
-        return f"Slurm job {self.job_id}"
-
-    def cancel(self) -> bool:
-        """End the job, queued or running; False if it has ended already."""
-        if self.done():
-            return self.cancelled()
-        self._scancel(self.job_id)
-        with contextlib.suppress(InvalidStateError):
-            if not super().cancel():
-                self._stopped = True
-                self.set_exception(CancelledError(f"{self.job} was cancelled"))
-        return self.cancelled()
-
-    def cancelled(self) -> bool:
-        """Whether :meth:`cancel` ended it."""
-        return self._stopped or super().cancelled()
+        super().__init__("Slurm job", job_id, scancel)
 
     def settle(self, result: Callable[[], T]) -> bool:
         """Take over what ``result()`` returns or raises; whether that was a result."""

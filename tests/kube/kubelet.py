@@ -1,5 +1,6 @@
 """The kubelets of all nodes in one object: a worker for each pod that is bound to a node that lives."""
 
+import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ class Kubelet:
         self.workers: dict[str, PodWorker] = {}
         self.lost: dict[str, float] = {}
         self._tasks: list[Callable[[], Any]] = []
-        self._count = 0
+        self._count = random.randrange(200 * 62500)  # clusters beside this one have others
 
     def soon(self, task: Callable[[], Any]) -> None:
         """Do something in the kubelet's own thread."""

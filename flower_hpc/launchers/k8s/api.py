@@ -90,15 +90,18 @@ class Api:
             f"patch_namespaced_{KINDS[kind][1]}", kind, name, self.namespace, manifest, **options
         )
 
-    def create(self, manifest: Manifest) -> Manifest:
-        """Make an object; one of its name that is there already is returned as it is."""
+    def create(self, manifest: Manifest, *, read: bool = True) -> Manifest:
+        """Make an object; one of its name that is there already is returned as it is.
+
+        Unless ``read``: then as it was asked for, where it may be made and not be read.
+        """
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         method = f"create_namespaced_{KINDS[kind][1]}"
         try:
             return self._ask(method, kind, self.namespace, manifest, again=LATER)
         except ClusterError as error:
             if error.status == 409:  # the answer to our own first try was lost
-                return self.get(kind, name)
+                return self.get(kind, name) if read else manifest
             raise
 
     def get(self, kind: str, name: str) -> Manifest:
@@ -143,7 +146,8 @@ class Api:
 
     def delete_all(self, kind: str, selector: str, grace_s: int | None = None) -> None:
         """Delete what ``selector`` finds."""
-        given: Manifest = {} if grace_s is None else {"grace_period_seconds": grace_s}
+        given: Manifest = {"propagation_policy": "Background"}  # Jobs would leave their pods
+        given |= {} if grace_s is None else {"grace_period_seconds": grace_s}
         method = f"delete_collection_namespaced_{KINDS[kind][1]}"
         self._ask(method, kind, self.namespace, label_selector=selector, **given)
 

@@ -12,7 +12,7 @@ from .state import short
 
 ORDER = (
     *("StatefulSet", "Deployment", "PodDisruptionBudget", "NetworkPolicy"),
-    *("Service", "Secret", "ConfigMap", "ServiceAccount"),
+    *("Service", "Secret", "ConfigMap", "RoleBinding", "Role", "ServiceAccount"),
 )
 """In which they are deleted: what makes pods before what pods need."""
 
@@ -33,13 +33,13 @@ class Applied:
         self._permitted = False
         self._sent: dict[tuple[str, str], str] = {}
 
-    def check(self) -> None:
+    def check(self, *, jobs: bool = False) -> None:
         """Ask, once, whether we may do all that will be needed: ClusterError with what we may not."""
         # before anything is made: who may not delete would learn it at `down`
         if self._permitted:
             return
         rules, complete = self._api.rules()
-        if complete and (lacks := list(lacking(rules))):
+        if complete and (lacks := list(lacking(rules, jobs=jobs))):
             words = f"not permitted in namespace {self._api.namespace}: {', '.join(lacks)}"
             raise ClusterError(f"{words}; see the Role in the README", 403)
         self._permitted = True

@@ -3,9 +3,11 @@
 import base64
 from collections.abc import Mapping, Sequence
 
+from .job import from_jobs, jobs_name, jobs_selected, towards_nodes
 from .options import KubernetesOptions, split_egress
 from .place import Manifest, Place
 from .pod import pod_metadata, pod_spec
+from .standing import api_servers, binding, light, rules
 
 SUPERLINK = "flower-hpc-superlink"
 NODE_LOCAL_DNS = "169.254.20.10/32"
@@ -36,11 +38,12 @@ def manifests(
     Returns
     -------
     list of dict
-        ServiceAccount (unless the site names one), Secret, NetworkPolicy, PodDisruptionBudget, StatefulSet.
+        ServiceAccount (unless the site names one), Secret, NetworkPolicy, PodDisruptionBudget, StatefulSet;
+        where rounds are jobs also their account and policy, and the SuperNodes' Role and RoleBinding.
     """
     own = [] if options.service_account else [_service_account(options, place)]
     return [
-        *own,
+        *(own if options.standing is None else _for_jobs(options, place)),
         _secret(options, place, bundle),
         _network_policy(options, place, reach),
         _budget(options, place),
@@ -62,25 +65,49 @@ def _service_account(options: KubernetesOptions, place: Place) -> Manifest:
     return head("v1", "ServiceAccount", options, place) | {"automountServiceAccountToken": False}
 
 
+def _for_jobs(options: KubernetesOptions, place: Place) -> list[Manifest]:
+    version = "rbac.authorization.k8s.io/v1"
+    account = _of_jobs(_service_account(options, place), place)
+    policy = _of_jobs(_policy(options, place, jobs_selected(place), [], [towards_nodes(place)]), place)
+    return [
+        _service_account(options, place),
+        *([] if options.service_account else [account]),
+        head(version, "Role", options, place) | {"rules": rules()},
+        head(version, "RoleBinding", options, place) | binding(options, place),
+        policy,
+    ]
+
+
+def _of_jobs(manifest: Manifest, place: Place) -> Manifest:
+    return manifest | {"metadata": manifest["metadata"] | {"name": jobs_name(place)}}
+
+
 def _secret(options: KubernetesOptions, place: Place, bundle: Mapping[str, bytes]) -> Manifest:
     data = {name: base64.b64encode(content).decode() for name, content in sorted(bundle.items())}
     return head("v1", "Secret", options, place) | {"type": "Opaque", "data": data}
 
 
 def _network_policy(options: KubernetesOptions, place: Place, reach: Sequence[tuple[str, int]]) -> Manifest:
-    dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     link = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": SUPERLINK}}, "namespaceSelector": {}}
-    egress = [
-        {"to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}], "ports": dns},
-        {"to": [link]},
-        *(_towards(cidr, port) for cidr, port in reach),
-        *(_towards(*split_egress(where)) for where in options.egress),
-    ]
+    ingress = [] if options.standing is None else [from_jobs(place)]
+    towards = [_towards(cidr, port) for cidr, port in (*reach, *api_servers(options))]
+    return _policy(options, place, place.selected, ingress, [{"to": [link]}, *towards])
+
+
+def _policy(
+    options: KubernetesOptions,
+    place: Place,
+    chosen: Mapping[str, str],
+    ingress: list[Manifest],
+    egress: list[Manifest],
+) -> Manifest:
+    dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    names = {"to": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}], "ports": dns}
     spec = {
-        "podSelector": {"matchLabels": place.selected},
+        "podSelector": {"matchLabels": dict(chosen)},
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [],
-        "egress": egress,
+        "ingress": ingress,
+        "egress": [names, *egress, *(_towards(*split_egress(where)) for where in options.egress)],
     }
     return head("networking.k8s.io/v1", "NetworkPolicy", options, place) | {"spec": spec}
 
@@ -105,7 +132,7 @@ def _stateful_set(options: KubernetesOptions, place: Place, nodes: int) -> Manif
         "updateStrategy": {"type": "OnDelete"},
         "revisionHistoryLimit": 1,
         "selector": {"matchLabels": place.selected},
-        "template": {"metadata": pod_metadata(options, place), "spec": pod_spec(options, place)},
+        "template": {"metadata": pod_metadata(options, place), "spec": pod_spec(light(options), place)},
     }
     if options.storage:
         spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Delete", "whenScaled": "Retain"}

@@ -61,6 +61,29 @@ class Volume:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Standing:
+    """The light SuperNodes of a site that trains in a job for each message.
+
+    Parameters
+    ----------
+    cpus, mem : str
+        Of each; default ``250m`` and ``1Gi``.
+    api_server : str, optional
+        Where pods find the cluster's API, ``CIDR`` or ``CIDR:PORT``; default: anywhere at ports 443 and 6443.
+    """
+
+    cpus: str = "250m"
+    mem: str = "1Gi"
+    api_server: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "mem"):
+            check_quantity(f"standing.{name}", getattr(self, name))
+        if self.api_server is not None:
+            split_egress(self.api_server, "standing.api_server")
+
+
+@dataclass(frozen=True, kw_only=True)
 class KubernetesOptions:
     """What a site asks of a cluster.
 
@@ -116,6 +139,9 @@ class KubernetesOptions:
         More of them on every object and pod.
     python : str
         The image's interpreter; default ``python``.
+    standing : Standing, optional
+        Where it is given, each training message is a job with all of the above, and the SuperNodes' own
+        pods are light. Needs a ``namespace``.
     """
 
     folder: Path
@@ -146,6 +172,7 @@ class KubernetesOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     python: str = "python"
+    standing: Standing | None = None
 
     def __post_init__(self) -> None:
         if not self.image or not self.image.isprintable() or " " in self.image:
@@ -153,9 +180,10 @@ class KubernetesOptions:
         if self.namespace is not None and not LABEL.fullmatch(self.namespace):
             raise ConfigError(f"namespace must be 1 to 63 of a-z, 0-9 and '-', got {self.namespace!r}")
         for name in ("cpus", "mem", "storage"):
-            value = getattr(self, name)
-            if value is not None and not QUANTITY.fullmatch(value):
-                raise ConfigError(f"{name} must be a quantity such as 500m, 2 or 4Gi, got {value!r}")
+            if getattr(self, name) is not None:
+                check_quantity(name, getattr(self, name))
+        if self.standing is not None and self.namespace is None:
+            raise ConfigError("namespace must be given where rounds are jobs: best, one of the site's own")
         if self.user < 1:
             raise ConfigError(f"user must be an integer >= 1 (pods never run as root), got {self.user}")
         for variable, where in self.secret_env.items():
@@ -169,7 +197,13 @@ class KubernetesOptions:
             split_egress(where)
 
 
-def split_egress(where: str) -> tuple[str, int | None]:
+def check_quantity(name: str, value: str) -> None:
+    """Refuse what the API would, with the field's name."""
+    if not QUANTITY.fullmatch(value):
+        raise ConfigError(f"{name} must be a quantity such as 500m, 2 or 4Gi, got {value!r}")
+
+
+def split_egress(where: str, name: str = "egress") -> tuple[str, int | None]:
     """``CIDR`` or ``CIDR:PORT``; ConfigError for anything else."""
     net, colon, port = where.rpartition(":") if "/" in where.partition(":")[0] else (where, "", "")
     if where.startswith("["):
@@ -181,5 +215,6 @@ def split_egress(where: str) -> tuple[str, int | None]:
         if number is not None and not 0 < number < 65536:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"egress must be CIDR or CIDR:PORT ([CIDR]:PORT for IPv6), got {where!r}") from None
+        words = f"{name} must be CIDR or CIDR:PORT ([CIDR]:PORT for IPv6), got {where!r}"
+        raise ConfigError(words) from None
     return net, number

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..bundle import ADDRESS, HEALTH_PORT, HOME, POD, ROOT
+from ..bundle import ADDRESS, HEALTH_PORT, HOME, POD, POD_UID, ROOT
 from .options import KubernetesOptions
 from .place import Manifest, Place
 
@@ -17,9 +17,10 @@ def pod_metadata(options: KubernetesOptions, place: Place) -> Manifest:
 
 def pod_spec(options: KubernetesOptions, place: Place) -> Manifest:
     """What one pod is: the node's wrapper, as nobody in particular, with nothing that it does not need."""
+    jobs = options.standing is not None  # then it asks the cluster for them
     spec: Manifest = {
-        "serviceAccountName": options.service_account or place.name,
-        "automountServiceAccountToken": False,
+        "serviceAccountName": place.name if jobs else options.service_account or place.name,
+        "automountServiceAccountToken": jobs,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": options.grace_s,
         "securityContext": pod_security(options),
@@ -71,6 +72,7 @@ def _container(options: KubernetesOptions, place: Place) -> Manifest:
         "command": [*command, "--grace-s", str(options.grace_s)],
         "env": [
             _field(POD, "metadata.name"),
+            _field(POD_UID, "metadata.uid"),
             _field(ADDRESS, "status.podIP"),
             {"name": "HOME", "value": str(HOME)},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
