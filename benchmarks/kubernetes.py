@@ -146,8 +146,6 @@ def kubectl(kubeconfig: Path, *words: str, text: str | None = None) -> None:
 
 def start(kubeconfig: Path, cluster: StandIn | None, asked: argparse.Namespace) -> None:
     """Both in turn, and the table."""
-    begun = time.monotonic()
-
     times: dict[str, list[tuple[float, float]]] = {"flower-hpc": [], "kubectl": []}
     calls: dict[str, dict[str, int]] = {}
     for _ in range(asked.repeat):

@@ -50,12 +50,11 @@ def examine_kubernetes(
         yield (there := cluster(api))
         if there.state is Health.PROBLEM:
             return
-        yield (may := permissions(api))
+        yield (may := permissions(api, jobs=options.standing is not None))
         if may.state is not Health.PROBLEM:  # what is not permitted is named there already
             yield from objects(api, options, place, site.nodes, door_of(config, site))
         if is_up:
-            wanted = Desired.read(state).nodes.get(name, site.nodes) if site.mode == "pilot" else 0
-            yield from pods(api, place, wanted)
+            yield from pods(api, place, Desired.read(state).nodes.get(name, site.nodes))
         else:
             yield from left(api, options, place)
     finally:
@@ -86,13 +85,13 @@ def cluster(api: Api) -> Finding:
     return ok("cluster", f"{api.where}, namespace {api.namespace}")
 
 
-def permissions(api: Api) -> Finding:
+def permissions(api: Api, *, jobs: bool) -> Finding:
     """Whether this user may do all that a site needs, up to its deletion."""
     try:
         rules, complete = api.rules()
     except LaunchError as error:
         return warning("permissions", f"not known: {error}", ROLE)
-    lacks = ", ".join(lacking(rules))
+    lacks = ", ".join(lacking(rules, jobs=jobs))
     if lacks and complete:
         return problem("permissions", f"not permitted in namespace {api.namespace}: {lacks}", ROLE)
     if lacks:
@@ -104,7 +103,10 @@ def permissions(api: Api) -> Finding:
 def objects(api: Api, options: KubernetesOptions, place: Place, nodes: int, door: str) -> Iterator[Finding]:
     """What the cluster says of the site's objects, which it is not to keep (a dry run)."""
     refused: dict[str, list[str]] = {}
-    wanted = manifests(options, place, nodes, {}, reached(door))
+    # a binding is refused where its Role is not there, and a dry run does not make one
+    wanted = [
+        one for one in manifests(options, place, nodes, {}, reached(door)) if one["kind"] != "RoleBinding"
+    ]
     for each in wanted:
         try:
             api.apply(each, dry_run=True)
@@ -113,7 +115,7 @@ def objects(api: Api, options: KubernetesOptions, place: Place, nodes: int, door
     for words, kinds in refused.items():
         yield problem("objects", f"{', '.join(kinds)}: {words}", mend_of(words))
     if not refused:
-        kinds = [each["kind"] for each in wanted]
+        kinds = list(dict.fromkeys(each["kind"] for each in wanted))
         yield ok("objects", f"it would take {', '.join(kinds)}: {nodes} pods as {place.name}-0, ...")
 
 

@@ -15,8 +15,9 @@ from ...launchers.k8s.state import read, seconds
 from .finding import Finding, ok, problem, warning
 
 SHOWN = 20
+THEIRS, JOBS = "`flower-hpc down` of whoever started it", "-jobs"
 INSTANCE = "app.kubernetes.io/instance"
-KINDS = "statefulset,pod,secret,networkpolicy,poddisruptionbudget,serviceaccount"
+KINDS = ("statefulset", "networkpolicy", "poddisruptionbudget", "secret", "serviceaccount")
 MENDS = (
     (
         r"Insufficient|Unschedulable|affinity|taint",
@@ -63,14 +64,24 @@ def left(api: Api, options: KubernetesOptions, place: Place) -> Iterator[Finding
         groups.setdefault(pod["metadata"]["labels"].get(INSTANCE, "?"), []).append(pod)
     for name, those in groups.items():
         kinds = [each["kind"] for each in objects if name == place.name]
-        words = "; ".join(filter(None, (short(those), f"{', '.join(kinds)} {name}" if kinds else "")))
-        by_hand = f"kubectl delete -n {api.namespace} {KINDS} -l {INSTANCE}={name}"
-        ours = "`flower-hpc up` goes on with it, `flower-hpc down` ends it, or" if name == place.name else ""
-        way = f"{ours or '`flower-hpc down` of whoever started it, or'} {by_hand}"
+        own = f"{', '.join(dict.fromkeys(kinds))} {name}" if kinds else ""
+        words = "; ".join(filter(None, (short(those), own)))
+        mine = name.startswith(place.name)
+        ours = "`flower-hpc up` goes on with it, `flower-hpc down` ends it" if mine else THEIRS
+        way = f"{ours}, or {by_hand(name, api.namespace, jobs=options.standing is not None)}"
         yield problem("left over", f"the federation is down, and there is {words}", way)
     if not groups:
         words = f"nothing of federation {place.federation} is in namespace {api.namespace}"
         yield ok("left over", words)
+
+
+def by_hand(name: str, namespace: str, *, jobs: bool) -> str:
+    """The command that ends it; by names, since the README's Role does not let one list these kinds."""
+    if name.endswith(JOBS):
+        return f"kubectl delete -n {namespace} job -l {INSTANCE}={name}"
+    kinds = [*KINDS, "rolebinding", "role"] if jobs else KINDS
+    objects = " ".join(f"{kind}/{name}" for kind in kinds)
+    return f"kubectl delete -n {namespace} --wait=false --ignore-not-found {objects}"
 
 
 def there(api: Api, manifest: Manifest) -> bool:
