@@ -1,6 +1,7 @@
 """Shared by the tests with real processes: which are there, and how far a run is."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -39,3 +40,8 @@ def pids_of(folder, program):
 
 def rounds_begun(events):
     return [e["round"] for e in read_events(events) if e["event"] == "round_started"]
+
+
+def named(value):
+    """A parameter's name without addresses: processes that share the tests out must agree on it."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))

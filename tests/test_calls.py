@@ -17,9 +17,9 @@ from types import SimpleNamespace
 import pytest
 
 from flower_hpc.errors import JobFailed, LaunchError
-from flower_hpc.launchers import luggage
-from flower_hpc.launchers.call_server import CallServer
-from flower_hpc.launchers.called import Line, prepare
+from flower_hpc.launchers.calls import luggage
+from flower_hpc.launchers.calls.runner import Line, prepare
+from flower_hpc.launchers.calls.server import CallServer
 from flower_hpc.launchers.job_future import JobFuture
 from flower_hpc.launchers.kubernetes_executor import call_of
 from flower_hpc.protocol import JOB_STATE_ENV
@@ -51,7 +51,7 @@ def errand(server, tmp_path):
         (folder / "call.json").write_text(json.dumps(vars(line)))
 
         def start():
-            command = [sys.executable, "-m", "flower_hpc.launchers.called", str(folder)]
+            command = [sys.executable, "-m", "flower_hpc.launchers.calls.runner", str(folder)]
             env = os.environ | {"PYTHONPATH": HERE}
             worker = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
             workers.append(worker)

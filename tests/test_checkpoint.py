@@ -18,6 +18,7 @@ from flower_hpc.errors import ConfigError, FlowerHpcError, RunError
 from flower_hpc.records import to_record
 from flower_hpc.storage import load_tree, pack, treefile, unpack
 from flower_hpc.strategies.loop.checkpoint import Checkpoints
+from processes import named
 
 TREE = {"w": np.arange(3.0), "n": [1, "é", None], "h": np.array([1, 2], ">i2")}
 
@@ -134,7 +135,7 @@ class Named(dict):
     """A dict that is not one."""
 
 
-@pytest.mark.parametrize("value", [{1}, object(), Named(), np.array([None]), np.ma.zeros(2)], ids=repr)
+@pytest.mark.parametrize("value", [{1}, object(), Named(), np.array([None]), np.ma.zeros(2)], ids=named)
 def test_what_would_not_come_back_is_refused_by_its_place(value):
     with pytest.raises(TypeError, match=r"^state\['a'\]\[1\] is an? "):
         pack({"a": (0, value)})

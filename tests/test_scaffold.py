@@ -17,6 +17,7 @@ from flower_hpc.strategies import Deadline, Discard, FedAvg, FirstK, Scaffold
 from flower_hpc.strategies.loop.control import Control as ServerControl
 from flower_hpc.telemetry import read_events
 from flower_hpc.transport import InProcessGrid, InProcessNode
+from processes import named
 
 CURVATURE, TARGET, LR, STEPS = (1.0, 4.0), (-1.0, 1.0), 0.1, 5
 # the mean of a_i (w - t_i)^2 / 2 is least at sum a t / sum a
@@ -143,7 +144,7 @@ def test_the_servers_variate_moves_by_the_share_of_nodes_that_were_heard():
     assert from_bytes(zero.asks()[protocol.CONTROL], zero.variate)["w"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("options", [{"control": True}, {"inner": None}, {"server_lr": math.nan}], ids=str)
+@pytest.mark.parametrize("options", [{"control": True}, {"inner": None}, {"server_lr": math.nan}], ids=named)
 def test_wrong_values_are_refused_in_one_line(options):
     with pytest.raises(ConfigError, match=rf"\A.*{next(iter(options))}.*\Z"):
         Scaffold(**options)

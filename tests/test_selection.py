@@ -21,6 +21,7 @@ from flower_hpc.strategies.selection import feasible, must_go, rounds_waited
 from flower_hpc.strategies.situation import Situation
 from flower_hpc.telemetry import read_events
 from flower_hpc.transport import InProcessGrid, InProcessNode
+from processes import named
 
 CLASSES = [RandomSelection, ResourceAware, Oort]
 
@@ -115,7 +116,7 @@ def run(grid, tmp_path, rounds, kind=HybridStrategy, **options):
     return list(read_events(tmp_path / "events.jsonl"))
 
 
-@pytest.mark.parametrize("selection", [RandomSelection(), ResourceAware(1.0), Oort(1.0)], ids=str)
+@pytest.mark.parametrize("selection", [RandomSelection(), ResourceAware(1.0), Oort(1.0)], ids=named)
 def test_a_node_that_has_just_answered_may_be_asked_again_in_the_same_round(tmp_path, selection):
     events = run(grid_of(stepping([1, 2]), [1, 5]), tmp_path, 2, FedBuff, k=3, selection=selection)
     assert [e["replies"] for e in events if e["event"] == "aggregated"] == [3, 3]
@@ -204,7 +205,7 @@ def test_criteria_hold_for_what_nodes_tell_of_themselves_in_a_real_run(tmp_path,
     assert {node for kind, node in sent if kind == PROFILE_QUERY} == set(sites)
 
 
-@pytest.mark.parametrize("selection", [ResourceAware(0.5), Oort(0.5)], ids=str)
+@pytest.mark.parametrize("selection", [ResourceAware(0.5), Oort(0.5)], ids=named)
 def test_an_app_that_answers_no_query_takes_part_by_its_history(tmp_path, selection):
     events = run(grid_of(stepping([1, 2, 3, 4]), [1, 2, 3, 4]), tmp_path, rounds=8, selection=selection)
     assert {e["node"] for e in events if e["event"] == "reply_accepted"} == {"n0", "n1", "n2", "n3"}
@@ -242,7 +243,7 @@ OORT += [{"cut_off": 2}, {"percentile": 0}, {"percentile": 101}, {"pace_rounds":
 BAD = [*itertools.product(CLASSES, SHARED), *((ResourceAware, o) for o in OWN), *((Oort, o) for o in OORT)]
 
 
-@pytest.mark.parametrize(("kind", "options"), BAD, ids=str)
+@pytest.mark.parametrize(("kind", "options"), BAD, ids=named)
 def test_wrong_values_are_refused_in_one_line(kind, options):
     with pytest.raises(ConfigError, match=rf"\A.*{next(iter(options))}.*\Z"):
         kind(**options)

@@ -23,6 +23,7 @@ from flower_hpc.strategies.loop.replies import Reply
 from flower_hpc.strategies.weighting import Usual
 from flower_hpc.telemetry import read_events
 from flower_hpc.transport import InProcessNode
+from processes import named
 
 BOTH_FORMS = pytest.mark.parametrize("mods", [(), (CompressUpdates(),)], ids=["weights", "updates"])
 
@@ -114,7 +115,7 @@ def test_a_round_of_empty_replies_does_not_make_the_next_ones_worth_nothing():
     np.testing.assert_allclose(trained(strategy, grid_of(reply_of, 2), rounds=3), 1)
 
 
-@pytest.mark.parametrize("reported", [{"num-examples": 1e200}, {"num-examples": 1e-200}], ids=str)
+@pytest.mark.parametrize("reported", [{"num-examples": 1e200}, {"num-examples": 1e-200}], ids=named)
 def test_no_number_that_nodes_report_ends_the_run(reported):
     def reply_of(partition, received):
         return {"w": np.ones(3)}, reported if partition == 0 else {"num-examples": 1}
@@ -173,7 +174,7 @@ def test_a_node_without_examples_does_not_end_a_run_whose_others_take_their_time
 
 
 @BOTH_FORMS
-@pytest.mark.parametrize("steps", [[4, 4, 4], [2, 5, 10]], ids=str)
+@pytest.mark.parametrize("steps", [[4, 4, 4], [2, 5, 10]], ids=named)
 def test_fednova_is_fedavg_where_all_do_equal_steps_else_its_equation_8(mods, steps):
     p, a, d = np.array([1, 2, 3]) / 6, np.array(steps), np.array([3.0, -1.0, 5.0])
 
@@ -214,7 +215,7 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("policy", FORMULAS, ids=str)
+@pytest.mark.parametrize("policy", FORMULAS, ids=named)
 def test_staleness_follows_its_formula_is_one_when_fresh_and_never_grows(policy):
     found = [policy.weight(tau) for tau in range(21)]
     assert found == pytest.approx([1.0, *map(FORMULAS[policy], range(1, 21))])
@@ -246,7 +247,7 @@ BAD += [(ours.HybridStrategy, {"inclusion": "both"}), (ours.FedNova, {"inner": f
 BAD += [(ours.FedNova, {"normalise_steps": True}), (ours.FedAsync, {"server_lr": 0.5})]
 
 
-@pytest.mark.parametrize(("kind", "options"), BAD, ids=str)
+@pytest.mark.parametrize(("kind", "options"), BAD, ids=named)
 def test_wrong_values_are_refused_in_one_line(kind, options):
     with pytest.raises(ConfigError, match=rf"\A.*{next(iter(options))}.*\Z"):
         kind(**options)
@@ -267,7 +268,7 @@ def test_nodes_without_examples_end_the_run_rather_than_spin(strategy):
     assert grid.clock.now() < 200
 
 
-@pytest.mark.parametrize("cutoff", [ours.AdaptiveDeadline(), ours.AdaptiveK()], ids=repr)
+@pytest.mark.parametrize("cutoff", [ours.AdaptiveDeadline(), ours.AdaptiveK()], ids=named)
 def test_a_first_round_of_which_nothing_is_known_ends_although_nodes_are_refilled(cutoff):
     def reply_of(partition, received):
         return {"w": np.ones(3)}, {"num-examples": 1, "num-steps": 2, "train-s": 1.0}

@@ -24,6 +24,7 @@ from flower_hpc.strategies.queue_aware import Ewma, Quantile, QueueAware
 from flower_hpc.strategies.situation import Situation
 from flower_hpc.telemetry import read_events
 from flower_hpc.transport import InProcessGrid, InProcessNode
+from processes import named
 
 
 class Site:
@@ -210,7 +211,7 @@ def test_steps_fill_what_the_queue_leaves_and_the_estimate_is_frozen_when_asked(
 
 
 @pytest.mark.parametrize("inner", [False, True], ids=["mean", "inner FedAvg"])
-@pytest.mark.parametrize(("estimate", "second"), [(Ewma(0.5, 2), 1), (Quantile(first_s=2), 2)], ids=str)
+@pytest.mark.parametrize(("estimate", "second"), [(Ewma(0.5, 2), 1), (Quantile(first_s=2), 2)], ids=named)
 def test_an_update_that_queued_too_long_joins_the_next_model(tmp_path, inner, estimate, second):
     site, least = Site([0.05, 0.05], [0.0, 50.0]), {"min_train_nodes": 1, "min_available_nodes": 1}
     stock = flower.FedAvg(fraction_evaluate=0.0, **least) if inner else None
@@ -244,7 +245,7 @@ BAD += [(QueueAware, {k: -1}) for k in ("sync_s", "safety_s", "warm_up", "admiss
 BAD += [(Ewma, {"beta": 0}), (Quantile, {"q": 1.1}), (FedQueue, {"tolerance": -1}), (Compass, {"q_max": 5})]
 
 
-@pytest.mark.parametrize(("kind", "options"), BAD, ids=str)
+@pytest.mark.parametrize(("kind", "options"), BAD, ids=named)
 def test_wrong_values_are_refused_in_one_line(kind, options):
     with pytest.raises(ConfigError, match=rf"\A.*{next(iter(options))}.*\Z"):
         kind(**options)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ..federation.foreground import foreground
 from .common import ERR, OUT, File, Json, bring_up, find, print_json, print_status, warn
 
 
@@ -19,6 +20,12 @@ def up(
     once: Annotated[
         bool,
         typer.Option("--once", help="See to what is missing and leave no process behind to watch: for cron."),
+    ] = False,
+    in_foreground: Annotated[
+        bool,
+        typer.Option(
+            "--foreground", help="Stay until a signal, for containers and service managers; sites go on then."
+        ),
     ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the nodes.")] = 180,
     json: Json = False,
@@ -44,6 +51,8 @@ def up(
         return
     target.check()
     warn(target)
+    if in_foreground:
+        foreground(target)
     if once:
         with ERR.status(f"federation {target.name}: seeing to what is missing"):
             status = target.up_once()
@@ -52,11 +61,11 @@ def up(
     if json:
         print_json(status.to_json())
         return
-    print_status(status, OUT)
-    if not status.ready:
-        ERR.print("the rest waits in a queue and joins when its jobs start: `flower-hpc status`")
-    name = target.connection
-    ERR.print(f"Flower's own commands reach it so: flower-hpc flwr -- run APP {name}", highlight=False)
+    if not target.config.in_cluster:
+        print_status(status, OUT)
+        if not status.ready:
+            ERR.print("the rest waits in a queue and joins when its jobs start: `flower-hpc status`")
+    ERR.print(target.hint, highlight=False, soft_wrap=True)
 
 
 def as_text(plan: list[dict[str, str]]) -> str:

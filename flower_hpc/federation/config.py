@@ -30,7 +30,7 @@ from ..errors import ConfigError
 from .elastic_config import Amount, check_sites, is_elastic, most_of
 from .explain import explain
 from .fields import HOST, Name, Strict
-from .link_config import AnySuperLink, SlurmSuperLink, SuperLinkConfig
+from .link_config import AnySuperLink, KubernetesSuperLink, SlurmSuperLink, SuperLinkConfig
 from .site import CloudSite, Site
 from .sites import AnySite, SlurmSite
 from .yamlfile import read_yaml
@@ -140,6 +140,11 @@ class FederationConfig(Strict):
     def link_elsewhere(self) -> bool:
         """Whether the SuperLink is a job of a batch system."""
         return isinstance(self.superlink, SlurmSuperLink)
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the SuperLink is a pod, with its controller in it."""
+        return isinstance(self.superlink, KubernetesSuperLink)
 
     @model_validator(mode="after")
     def _consistent(self) -> "FederationConfig":

@@ -47,6 +47,8 @@ class Controller:
         self.state = state
         self.launchers = launchers or Launchers(state)
         self.stopping = False
+        self.leaving = False
+        """Whether it shall end and let the sites beyond this machine go on."""
         self.was_ready = False
         self._written: Status | None = None
         self._seen: int | None = None
@@ -65,14 +67,17 @@ class Controller:
         self.registrar = Registrar(self.config.name, state, here)
 
     def run(self) -> None:
-        """Keep the federation until it is asked to stop, then stop all of it."""
+        """Keep the federation until it is asked to stop, then stop all of it; or to leave."""
         try:
             self.begin()
-            while not self.stopping:
+            while not (self.stopping or self.leaving):
                 self.step()
                 WALL.sleep(TICK_S)
         finally:
-            self.shutdown()
+            if self.leaving and not self.stopping:
+                self.leave()
+            else:
+                self.shutdown()
 
     def once(self, timeout_s: float = SETTLE_S) -> None:
         """Bring all that is missing on its way, and leave it to itself: for a cron job.
@@ -129,10 +134,25 @@ class Controller:
         self.stopping = True
         self.registrar.stop()
         take_down(self.config, self.state)
-        keepers = [node.keeper for node in self.nodes.values()]
+        self._stop([node.keeper for node in self.nodes.values()], self.superlink.keeper)
+        for name, words in self.launchers.take_down().items():
+            log.error("sites.%s: not all of it is gone: %s", name, words)
+        self.launchers.close()
+        end_offloaded(self.config, self.state)
+        leftovers.end(self.state)  # the SuperLink's SuperExec and ServerApps have sessions of their own
+        self._write()
+
+    def leave(self) -> None:
+        """End what runs on this machine; nodes beyond it go on, for the controller that comes next."""
+        self.registrar.stop()
+        link = [] if self.config.link_elsewhere else [self.superlink.keeper]
+        self._stop([node.keeper for node in self.nodes.values() if node.plan.here], *link)
+        self.launchers.close()
+        leftovers.end(self.state)
+
+    def _stop(self, nodes: list[Keeper], *link: Keeper) -> None:
         patience = BATCH_SHUTDOWN_S if self.launchers.patient else SHUTDOWN_S
-        link = [*self.door.keepers.values(), self.superlink.keeper]
-        for group, seconds in ((keepers, patience), (link, SHUTDOWN_S)):
+        for group, seconds in ((nodes, patience), ([*self.door.keepers.values(), *link], SHUTDOWN_S)):
             for keeper in group:
                 keeper.stop()
             deadline = WALL.now() + seconds
@@ -141,12 +161,6 @@ class Controller:
                     keeper.tick()
                 self._write()
                 WALL.sleep(TICK_S / 4)
-        for name, words in self.launchers.take_down().items():
-            log.error("sites.%s: not all of it is gone: %s", name, words)
-        self.launchers.close()
-        end_offloaded(self.config, self.state)
-        leftovers.end(self.state)  # the SuperLink's SuperExec and ServerApps have sessions of their own
-        self._write()
 
     def _adopt(self, launcher: Launcher) -> None:
         if launcher not in self._found:

@@ -36,7 +36,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..errors import ConfigError
-from ..launchers.ec2_options import NUMBERS, PACKAGE, RULES, Ec2Options, why_not
+from ..launchers.aws.options import NUMBERS, PACKAGE, RULES, Ec2Options, why_not
 from .fields import Seconds
 from .site import CloudSite
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..launchers.ec2_options import NUMBERS, RULES
+from ..launchers.aws.options import NUMBERS, RULES
 from .link_config import KINDS as SUPERLINKS
 from .sites import KINDS as SITES
 

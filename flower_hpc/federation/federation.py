@@ -9,11 +9,12 @@ from typing import Any
 from ..errors import ConfigError, FederationError, LaunchError
 from ..launchers.supernode_log import last_line
 from .config import FederationConfig
-from .desired import Desired, Saved
+from .desired import Desired
 from .fetching import fetch
 from .fields import Scalar
-from .planning import check, check_scale, plan, warnings
-from .roster import Roster, names_of, roster_for
+from .planning import check, plan, warnings
+from .roster import Roster, names_of
+from .scaling import scale
 from .starting import converge, launch, let_it_stop, request, revive, start
 from .state import CONTROLLER_LOCK, OWNER_LOCK, StateDir, home
 from .status import State, Status
@@ -51,7 +52,7 @@ class Federation:
             No such file or name, or something is wrong in the file; one line.
         """
         config, ephemeral = config_of(which)
-        return cls(config, ephemeral=ephemeral)
+        return kind_of(config)(config, ephemeral=ephemeral)
 
     @classmethod
     def find(cls, which: str | None = None) -> "Federation":
@@ -125,6 +126,11 @@ class Federation:
         """How many nodes it has: those wanted now while it is up, else those of the config."""
         counts = Desired.read(self._state).nodes if self.is_up() else self.config.counts
         return sum(counts.values())
+
+    @property
+    def hint(self) -> str:
+        """How Flower's own commands reach it."""
+        return f"Flower's own commands reach it so: flower-hpc flwr -- run APP {self.connection}"
 
     @property
     def warnings(self) -> list[str]:
@@ -256,20 +262,7 @@ class Federation:
         FederationError
             The federation is not up, or not ready in ``timeout_s`` seconds (default 120).
         """
-        saved = Saved.read(self._state) if self.is_up() else None
-        if saved is None:
-            raise FederationError(f"federation {self.name} is not up")
-        if site not in saved.config.sites:
-            raise ConfigError(f"site must be one of: {', '.join(saved.config.sites)}; got {site!r}")
-        if nodes < 0:
-            raise ConfigError(f"nodes must be an integer >= 0, got {nodes}")
-        with self._state.cli_lock():
-            old = Desired.read(self._state)
-            counts = dict(old.nodes) | {site: nodes}
-            check_scale(saved.config, site, counts)
-            roster_for(saved.config, Roster.read(self._state.roster), counts)
-            wish = Desired(generation=old.generation + 1, nodes=counts, stop=old.stop)
-            wish.write(self._state)
+        wish = scale(self._state, site, nodes)
         return wait_until_ready(self._state, wish.generation, None, timeout_s)
 
     def down(self, timeout_s: float = 30) -> bool:
@@ -285,9 +278,8 @@ class Federation:
         bool
             Whether there was anything to stop.
         """
-        if self._ends_only_its_own and self._owner is None:
-            return False  # one of this name may run, but another process made it
-        if not self._state.path.is_dir():
+        # one of this name may run, but another process made it
+        if (self._ends_only_its_own and self._owner is None) or not self._state.path.is_dir():
             return False
         with self._state.cli_lock():
             was_up = stop(self._state, timeout_s)
@@ -297,3 +289,10 @@ class Federation:
                     os.close(self._owner)
                     self._owner = None
         return was_up
+
+
+def kind_of(config: FederationConfig) -> type[Federation]:
+    """Which class keeps it: where the SuperLink is a pod, most is asked there."""
+    from .cluster import ClusterFederation
+
+    return ClusterFederation if config.in_cluster else Federation

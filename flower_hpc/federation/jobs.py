@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..launchers import JobSpec, SlurmOptions
+from ..launchers.aws.options import Ec2Options
 from ..launchers.bundle import HEALTH, HOME, ROOT, key_file
-from ..launchers.ec2_options import Ec2Options
 from ..launchers.filling import DOOR
 from ..launchers.k8s import KubernetesOptions
 from ..launchers.k8s.job import settings_of

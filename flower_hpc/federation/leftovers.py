@@ -119,8 +119,15 @@ def _by_command(state: StateDir) -> dict[int, str]:
 def shared_host() -> bool:
     """Whether other people use this machine: their processes run on it, or it submits to Slurm."""
     first = 500 if sys.platform == "darwin" else 1000
-    listed = subprocess.run(["ps", "-A", "-o", "uid="], capture_output=True, text=True, check=False)
-    uids = {int(word) for word in listed.stdout.split() if word.lstrip("-").isdigit()}
+    uids = _uids()
     people = {uid for uid in uids if first <= uid < 60000 and uid != os.getuid()}
     slurm = any((Path(folder) / "sbatch").exists() for folder in os.get_exec_path())
     return bool(people) or slurm
+
+
+def _uids() -> set[int]:
+    if Path("/proc/self/status").exists():  # no `ps` in a small image
+        found = (process.info["uids"] for process in psutil.process_iter(["uids"]))
+        return {uids.real for uids in found if uids is not None}
+    listed = subprocess.run(["ps", "-A", "-o", "uid="], capture_output=True, text=True, check=False)
+    return {int(word) for word in listed.stdout.split() if word.lstrip("-").isdigit()}

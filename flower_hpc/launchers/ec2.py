@@ -13,12 +13,12 @@ from pathlib import Path
 
 from ..clock import WALL
 from ..errors import LaunchError
-from . import ec2_request as request
+from .aws import request
+from .aws.book import Book, Wish
+from .aws.cloud import Ec2Cloud
+from .aws.options import Ec2Options
+from .aws.place import Ec2Place
 from .base import Found, JobSpec, JobStatus
-from .ec2_book import Book, Wish
-from .ec2_cloud import Ec2Cloud
-from .ec2_options import Ec2Options
-from .ec2_place import Ec2Place
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Ec2Launcher:
     poll_s : float
         Seconds between two looks; default 10. After a change they are 2 s apart for a minute.
     cloud : callable
-        Makes the connection; default :class:`flower_hpc.launchers.ec2_cloud.Ec2Cloud`.
+        Makes the connection; default :class:`flower_hpc.launchers.aws.cloud.Ec2Cloud`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Functions as Kubernetes Jobs behind Python's own interface: an ``Executor`` whose futures know the cluster.
 
-There is no shared disk: this process serves the call (:mod:`.call_server`), the Job's pod fetches it
+There is no shared disk: this process serves the call (:mod:`.calls.server`), the Job's pod fetches it
 (:mod:`.called`) and sends the result back. The Job's Secret alone says where, and with which token.
 """
 
@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError, JobFailed, LaunchError
 from ..protocol import JOB_STATE_ENV, NODE_STATE_ENV, OFFLOAD_ENV
-from . import luggage
 from .bundle import ADDRESS, HEALTH, HOME, POD, POD_UID
-from .call_server import Call, CallServer
+from .calls import luggage
+from .calls.server import Call, CallServer
 from .job_future import JobFuture
 from .k8s.api import Api
 from .k8s.follower import Follower

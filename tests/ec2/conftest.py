@@ -8,9 +8,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from flower_hpc.launchers import JobSpec
+from flower_hpc.launchers.aws.options import Ec2Options
 from flower_hpc.launchers.bundle import HOME, ROOT
 from flower_hpc.launchers.ec2 import Ec2Launcher
-from flower_hpc.launchers.ec2_options import Ec2Options
 
 from .flaky import flaky
 

@@ -14,7 +14,12 @@ SITE = {"launcher": "ec2", "nodes": 1, "types": ["g5.xlarge"], "instance_profile
 def examine(image):
     def ask(is_up=False, **more):
         config = FederationConfig.parse(
-            {"name": "lab", "sites": {"cloud": SITE | {"image": image} | more}}, "f"
+            {
+                "name": "lab",
+                "gateway": {"address": "login1"},
+                "sites": {"cloud": SITE | {"image": image} | more},
+            },
+            "f",
         )
         return list(examine_ec2("cloud", config.sites["cloud"], "lab", is_up=is_up))
 

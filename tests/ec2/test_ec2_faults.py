@@ -7,12 +7,12 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from flower_hpc.launchers import JobState
-from flower_hpc.launchers import ec2_book as book
-from flower_hpc.launchers.ec2_cloud import Ec2Cloud
-from flower_hpc.launchers.ec2_errors import NoRoom, Refused, Unclear, of_code
-from flower_hpc.launchers.ec2_options import Account
-from flower_hpc.launchers.ec2_request import status_of
-from flower_hpc.launchers.ec2_store import Parameters
+from flower_hpc.launchers.aws import book
+from flower_hpc.launchers.aws.cloud import Ec2Cloud
+from flower_hpc.launchers.aws.errors import NoRoom, Refused, Unclear, of_code
+from flower_hpc.launchers.aws.options import Account
+from flower_hpc.launchers.aws.request import status_of
+from flower_hpc.launchers.aws.store import Parameters
 
 from .conftest import live
 

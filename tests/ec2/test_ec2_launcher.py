@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from flower_hpc.launchers import JobState
+from flower_hpc.launchers.aws.request import as_tags
+from flower_hpc.launchers.aws.store import from_text
 from flower_hpc.launchers.bundle import unpack
-from flower_hpc.launchers.ec2_request import as_tags
-from flower_hpc.launchers.ec2_store import from_text
 
 from .conftest import live
 

@@ -10,9 +10,9 @@ import pytest
 
 from flower_hpc.clock import WALL
 from flower_hpc.errors import LaunchError
-from flower_hpc.launchers.ec2_metadata import Metadata
-from flower_hpc.launchers.ec2_node import Watch, reaches
-from flower_hpc.launchers.ec2_store import as_text, from_text
+from flower_hpc.launchers.aws.metadata import Metadata
+from flower_hpc.launchers.aws.node import Watch, reaches
+from flower_hpc.launchers.aws.store import as_text, from_text
 from flower_hpc.launchers.pilot import Leaving
 
 from .metadata import NOTICE, imds, notice
@@ -105,7 +105,7 @@ def test_a_bundle_that_is_none_is_refused(text):
 
 @pytest.mark.parametrize("ticket", [None, LaunchError("AccessDeniedException: no")])
 def test_a_node_without_a_bundle_gives_up(watch, ticket, monkeypatch, capsys):
-    monkeypatch.setattr("flower_hpc.launchers.ec2_node.RETRY_S", 0.01)
+    monkeypatch.setattr("flower_hpc.launchers.aws.node.RETRY_S", 0.01)
     one = watch(patience_s=0.05, **{"cloud-0.1": ticket, "door": "tcp:gate:1"})
     assert not one.fetch("cloud-0.1")
     assert one.gave_up
@@ -129,7 +129,7 @@ def test_a_node_follows_the_door_and_gives_up_where_nobody_answers(watch, tmp_pa
 
 
 def test_an_instance_that_nobody_knows_ends_itself(aws, service, tmp_path):
-    command = [sys.executable, "-m", "flower_hpc.launchers.ec2_node", "--owner", "nobody"]
+    command = [sys.executable, "-m", "flower_hpc.launchers.aws.node", "--owner", "nobody"]
     command += ["--patience-min", "0.02", "--root", str(tmp_path / "etc")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 77, done.stdout + done.stderr
@@ -138,7 +138,7 @@ def test_an_instance_that_nobody_knows_ends_itself(aws, service, tmp_path):
 
 def test_an_instance_without_tags_says_so(service):
     service.paths.clear()
-    command = [sys.executable, "-m", "flower_hpc.launchers.ec2_node", "--owner", "nobody"]
+    command = [sys.executable, "-m", "flower_hpc.launchers.aws.node", "--owner", "nobody"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout.startswith(

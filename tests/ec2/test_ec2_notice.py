@@ -14,7 +14,7 @@ from flower_hpc.federation import Federation
 from flower_hpc.federation.jobs import NodePlan, supernode_job
 from flower_hpc.federation.state import HOME_ENV, StateDir
 from flower_hpc.launchers import JobState
-from flower_hpc.launchers.ec2_request import as_tags
+from flower_hpc.launchers.aws.request import as_tags
 from flower_hpc.launchers.supernode_log import ONLINE
 from flower_hpc.protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, PARTITION_ID
 from flower_hpc.telemetry import read_events
@@ -131,7 +131,7 @@ def test_a_spot_notice_brings_partial_work_in_before_the_end(lab, make, at_work,
     (instance,) = live(ec2)
     with imds(as_tags(instance)) as service, ExitStack() as stack:
         words = ["--owner", launcher.place.whose.owner, "--root", str(tmp_path / "etc"), "--notice-s", "0.5"]
-        command = [sys.executable, "-m", "flower_hpc.launchers.ec2_node", *words]
+        command = [sys.executable, "-m", "flower_hpc.launchers.aws.node", *words]
         node = stack.enter_context(
             started(command, tmp_path / "node.log", os.environ | {"FLOWER_HPC_METADATA": service.url})
         )

@@ -15,15 +15,17 @@ from flower_hpc.federation.node import Node
 from flower_hpc.federation.state import StateDir
 from flower_hpc.federation.status import NodeState
 from flower_hpc.launchers import JobState, JobStatus
+from flower_hpc.launchers.aws.options import Ec2Options
+from flower_hpc.launchers.aws.request import fleet
 from flower_hpc.launchers.ec2 import Ec2Launcher
-from flower_hpc.launchers.ec2_options import Ec2Options
-from flower_hpc.launchers.ec2_request import fleet
 
 SITE = {"launcher": "ec2", "nodes": 2, "image": "ami-12345678", "instance_profile": "nodes"}
 
 
 def parse(**more):
-    return FederationConfig.parse({"name": "lab", "sites": {"cloud": SITE | more}}, "f")
+    return FederationConfig.parse(
+        {"name": "lab", "gateway": {"address": "login1"}, "sites": {"cloud": SITE | more}}, "f"
+    )
 
 
 @pytest.mark.parametrize(

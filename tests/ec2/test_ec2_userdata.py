@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from flower_hpc.errors import ConfigError
-from flower_hpc.launchers.ec2_options import Ec2Options
-from flower_hpc.launchers.ec2_userdata import user_data
+from flower_hpc.launchers.aws.options import Ec2Options
+from flower_hpc.launchers.aws.userdata import user_data
 
 PLAIN = Ec2Options(image="ami-12345678", instance_profile="nodes")
 RICH = replace(
@@ -82,7 +82,7 @@ def test_the_node_is_nobody_special_and_dies_for_good_when_nobody_needs_it():
     assert "TimeoutStopSec=75" in unit
     assert "RestartPreventExitStatus=77" in unit
     (command,) = (line for line in unit if line.startswith("ExecStart="))
-    assert command.startswith("ExecStart='/opt/a%%b$$c/bin/python' -m flower_hpc.launchers.ec2_node ")
+    assert command.startswith("ExecStart='/opt/a%%b$$c/bin/python' -m flower_hpc.launchers.aws.node ")
     assert "--keys s3://keys/some/where" in command
     assert "poweroff" in files(RICH)["flower-hpc-ended"]
     assert "shutdown -h +1440" in files(RICH)["flower-hpc-install"]

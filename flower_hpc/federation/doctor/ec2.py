@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...errors import LaunchError
-from ...launchers.ec2_cloud import Ec2Cloud
-from ...launchers.ec2_errors import NoRoom, Refused, code_of
-from ...launchers.ec2_options import Account, Ec2Options
+from ...launchers.aws.cloud import Ec2Cloud
+from ...launchers.aws.errors import NoRoom, Refused, code_of
+from ...launchers.aws.options import Account, Ec2Options
 from ..ec2_site import Ec2Site
 from .ec2_left import left
 from .finding import Finding, Health, ok, problem, warning

@@ -5,9 +5,9 @@ from typing import Any
 
 from ...clock import WALL
 from ...errors import LaunchError
-from ...launchers import ec2_request as request
-from ...launchers.ec2_cloud import Ec2Cloud
-from ...launchers.ec2_store import Objects
+from ...launchers.aws import request
+from ...launchers.aws.cloud import Ec2Cloud
+from ...launchers.aws.store import Objects
 from .finding import Finding, ok, problem, warning
 
 SHOWN = 20

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..bundle import HOME, ROOT
-from ..call_server import PORTS
+from ..calls.server import PORTS
 from .options import KubernetesOptions
 from .place import FEDERATION, MANAGER, SITE, Manifest, Place
 from .pod import (
@@ -171,7 +171,7 @@ def _container(options: KubernetesOptions) -> Manifest:
     made: Manifest = {
         "name": CONTAINER,
         "image": options.image,
-        "command": [options.python, "-m", "flower_hpc.launchers.called", str(ROOT)],
+        "command": [options.python, "-m", "flower_hpc.launchers.calls.runner", str(ROOT)],
         "env": [
             {"name": "HOME", "value": str(HOME)},
             {"name": "PYTHONUNBUFFERED", "value": "1"},

@@ -205,10 +205,12 @@ def check_quantity(name: str, value: str) -> None:
 
 def split_egress(where: str, name: str = "egress") -> tuple[str, int | None]:
     """``CIDR`` or ``CIDR:PORT``; ConfigError for anything else."""
-    net, colon, port = where.rpartition(":") if "/" in where.partition(":")[0] else (where, "", "")
+    net, colon, port = where, "", ""
     if where.startswith("["):
         net, colon, port = where[1:].partition("]:")
         net = net.rstrip("]")
+    elif where.count(":") == 1:
+        net, colon, port = where.partition(":")
     try:
         ipaddress.ip_network(net)
         number = int(port) if colon else None

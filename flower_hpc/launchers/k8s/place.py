@@ -18,17 +18,20 @@ class Place:
         Their names.
     name : str
         Of all objects; at most 52 characters, since pods add to it.
+    role : {"supernode", "superlink"}
+        What the pods are; default ``supernode``.
     """
 
     federation: str
     site: str
     name: str
+    role: str = "supernode"
 
     @property
     def labels(self) -> dict[str, str]:
         """That all of its objects have, and no others."""
         return {
-            "app.kubernetes.io/name": "flower-hpc-supernode",
+            "app.kubernetes.io/name": f"flower-hpc-{self.role}",
             "app.kubernetes.io/instance": self.name,
             "app.kubernetes.io/managed-by": MANAGER,
             FEDERATION: self.federation,

@@ -1,6 +1,6 @@
 """In a pod: fetches one call from the process that made it, runs it, and sends the result back.
 
-``python -m flower_hpc.launchers.called FOLDER``; see :mod:`.call_server` for the other side.
+``python -m flower_hpc.launchers.calls.runner FOLDER``; see :mod:`.server` for the other side.
 
 It ends by itself when nobody waits any more: at once where it is told so, and where nothing is heard for
 ``patience_s`` seconds it is told to stop, and killed after as long again. What is asked to leave (TERM) finds
@@ -27,12 +27,12 @@ from urllib.parse import urlsplit
 
 import cloudpickle
 
-from ..clock import WALL
-from ..errors import JobFailed
+from ...clock import WALL
+from ...errors import JobFailed
+from ..attended import BEATS, told_to_stop
 from . import luggage
-from .attended import BEATS, told_to_stop
-from .call_server import ALIVE, CALL, RESULT, SILENCE_S, WORKER
 from .chunked import PIECE, chunked
+from .server import ALIVE, CALL, RESULT, SILENCE_S, WORKER
 
 WHERE = "call.json"
 PAUSE_S, LOOK_S, CALM_S = 1.0, 0.25, 30.0

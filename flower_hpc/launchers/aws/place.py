@@ -6,17 +6,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..clock import WALL
-from ..errors import LaunchError
-from . import ec2_request as request
-from .base import JobSpec
-from .bundle import DOOR, pack
-from .ec2_cloud import Ec2Cloud
-from .ec2_options import Ec2Options
-from .ec2_request import Json, Whose
-from .ec2_store import DOOR_NAME, as_text
-from .ec2_userdata import user_data
-from .filling import read_door
+from ...clock import WALL
+from ...errors import LaunchError
+from ..base import JobSpec
+from ..bundle import DOOR, pack
+from ..filling import read_door
+from . import request
+from .cloud import Ec2Cloud
+from .options import Ec2Options
+from .request import Json, Whose
+from .store import DOOR_NAME, as_text
+from .userdata import user_data
 
 ENDS_S, LOOK_S = 60.0, 1.0
 UNMARKED = "MARK"

@@ -22,10 +22,10 @@ from typing import Any
 
 import cloudpickle
 
-from ..errors import LaunchError
+from ...errors import LaunchError
+from ..ports import family, join
 from .certificate import self_signed
 from .chunked import PIECE, ChunkedReader, chunked
-from .ports import family, join
 
 log = logging.getLogger("flwr.hpc")  # below Flower's own logger
 

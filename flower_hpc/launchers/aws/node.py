@@ -1,6 +1,6 @@
 """On an instance: fetches the node's bundle, keeps its SuperNode, and sees the instance's end coming.
 
-``python -m flower_hpc.launchers.ec2_node --owner OWNER [--keys s3://...]``; the instance's tags say which
+``python -m flower_hpc.launchers.aws.node --owner OWNER [--keys s3://...]``; the instance's tags say which
 node it is. Exit code 77: nobody needs it any more, and the instance shuts itself down.
 """
 
@@ -15,18 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..clock import WALL
-from ..errors import ConfigError, LaunchError
-from .bundle import DOOR, ROOT
-from .bundled import fly
-from .ec2_cloud import Ec2Cloud
-from .ec2_metadata import Metadata, Notice
-from .ec2_options import Account
-from .ec2_request import NODE, TICKET
-from .ec2_store import DOOR_NAME, Store, from_text
-from .ec2_userdata import GIVE_UP
-from .filling import read_door
-from .pilot import Leaving
+from ...clock import WALL
+from ...errors import ConfigError, LaunchError
+from ..bundle import DOOR, ROOT
+from ..bundled import fly
+from ..filling import read_door
+from ..pilot import Leaving
+from .cloud import Ec2Cloud
+from .metadata import Metadata, Notice
+from .options import Account
+from .request import NODE, TICKET
+from .store import DOOR_NAME, Store, from_text
+from .userdata import GIVE_UP
 
 NOTICE_S, DOOR_S, RETRY_S = 5.0, 30.0, 5.0
 MARGIN_S = 10.0
@@ -169,7 +169,7 @@ def wait_for_the_end(notice: Notice) -> None:
 
 def arguments() -> argparse.Namespace:
     """Of the command line."""
-    parser = argparse.ArgumentParser(prog="flower_hpc.launchers.ec2_node")
+    parser = argparse.ArgumentParser(prog="flower_hpc.launchers.aws.node")
     parser.add_argument("--owner", required=True, help="mark of the site, below which its keys are")
     parser.add_argument("--name", help="the node's; default: the instance's tag")
     parser.add_argument("--ticket", help="the node's; default: the instance's tag")

@@ -8,9 +8,9 @@ import shlex
 
 import yaml
 
-from ..errors import ConfigError
-from .bundle import HOME, ROOT
-from .ec2_options import Ec2Options
+from ...errors import ConfigError
+from ..bundle import HOME, ROOT
+from .options import Ec2Options
 
 USER = UNIT = "flower-hpc"
 VENV = "/opt/flower-hpc"
@@ -155,7 +155,7 @@ def service(options: Ec2Options, owner: str) -> str:
 
 def command_of(options: Ec2Options, owner: str) -> list[str]:
     """What the unit runs."""
-    words = [options.python or f"{VENV}/bin/python", "-m", "flower_hpc.launchers.ec2_node"]
+    words = [options.python or f"{VENV}/bin/python", "-m", "flower_hpc.launchers.aws.node"]
     words += ["--owner", owner, "--keys", options.keys, "--grace-s", str(options.grace_s)]
     words += ["--patience-min", str(options.patience_min)]
     if options.region:

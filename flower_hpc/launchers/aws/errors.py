@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..errors import LaunchError
+from ...errors import LaunchError
 
 
 class Refused(LaunchError):

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..clock import WALL
-from ..errors import LaunchError
-from . import ec2_request as request
-from .base import Found, JobSpec, JobState, JobStatus
-from .ec2_errors import NoRoom, Unclear
-from .memory import Memory, Record
+from ...clock import WALL
+from ...errors import LaunchError
+from ..base import Found, JobSpec, JobState, JobStatus
+from ..memory import Memory, Record
+from . import request
+from .errors import NoRoom, Unclear
 
 UNSEEN_S = 180.0
 """AWS may not list for a while what it has just made."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import LaunchError
-from .ec2_errors import EXPIRED, NoRoom, Refused, code_of, of_code, translated
-from .ec2_options import Account
-from .ec2_request import FEDERATION, OWNER, Json, as_list, as_tags, is_over
-from .ec2_store import Objects, Parameters, Store
+from ...errors import LaunchError
+from .errors import EXPIRED, NoRoom, Refused, code_of, of_code, translated
+from .options import Account
+from .request import FEDERATION, OWNER, Json, as_list, as_tags, is_over
+from .store import Objects, Parameters, Store
 
 CONNECT_S, READ_S, CALLS = 10, 60, 4
 AT_ONCE = 100

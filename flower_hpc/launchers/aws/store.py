@@ -6,8 +6,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
-from ..errors import LaunchError
-from .ec2_errors import code_of, translated
+from ...errors import LaunchError
+from .errors import code_of, translated
 
 STANDARD_BYTES, ADVANCED_BYTES = 4096, 8192
 ROOT_NAME = "flower-hpc"

@@ -7,7 +7,7 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..errors import LaunchError
+from ...errors import LaunchError
 
 ADDRESS, ADDRESS_ENV = "http://169.254.169.254", "FLOWER_HPC_METADATA"
 TOKEN_S, ANSWER_S = 21600, 2.0

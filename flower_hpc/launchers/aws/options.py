@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .. import __version__
-from ..errors import ConfigError
+from ... import __version__
+from ...errors import ConfigError
 
 ZONE = r"[a-z]{2}(-[a-z0-9]+)+[a-z]"
 RULES: dict[str, tuple[str, str]] = {

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .base import JobState, JobStatus
-from .ec2_options import Ec2Options
+from ..base import JobState, JobStatus
+from .options import Ec2Options
 
 Json = dict[str, Any]
 FEDERATION, SITE, OWNER = "flower-hpc:federation", "flower-hpc:site", "flower-hpc:owner"
