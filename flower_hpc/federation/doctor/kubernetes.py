@@ -133,8 +133,8 @@ def mend_of(words: str) -> str:
 def gateway(config: FederationConfig, site: KubernetesSite) -> Finding:
     """Whether the address at which pods look for the gateway can be one that they reach."""
     mend = "via: HOST:PORT, or gateway: {address: ...}: this machine, as the pods know it"
-    if config.link_elsewhere and site.via is None:
-        return ok("gateway", "where the SuperLink's job runs")
+    if config.superlink.launcher != "local" and site.via is None:
+        return ok("gateway", "beside the SuperLink, not on this machine")
     host, _ = split(door_of(config, site).removeprefix("tcp:"))
     where = f"{host} port {door_of(config, site).rpartition(':')[2]}".replace(
         "port 0", "at a port that is found"
