@@ -13,10 +13,12 @@ from ..config import FederationConfig
 from ..ec2_site import Ec2Site
 from ..federation import Federation
 from ..jobs import job_name, site_folder
+from ..kubernetes_site import KubernetesSite
 from ..sites import SlurmSite
 from ..state import StateDir
 from .ec2 import examine_ec2
 from .finding import Finding, Health, problem, warning
+from .kubernetes import examine_kubernetes
 from .machine import data_folder, examine_machine
 from .probe import send
 from .report import judge
@@ -77,7 +79,7 @@ class Doctor:
     def visit(self, only: str | None) -> Iterator[Finding]:
         """All that was asked for."""
         sites = {name: site for name, site in self.config.sites.items() if only in (None, name)}
-        if only is None or not isinstance(sites[only], SlurmSite | Ec2Site):
+        if only is None or not isinstance(sites[only], SlurmSite | Ec2Site | KubernetesSite):
             self.tell(HERE)
             for finding in examine_machine(self.config, self.state, is_up=self.is_up):
                 yield replace(finding, site=HERE)
@@ -85,6 +87,8 @@ class Doctor:
             self.tell(f"site {name}")
             if isinstance(site, Ec2Site):
                 found = examine_ec2(name, site, self.config.name, is_up=self.is_up)
+            elif isinstance(site, KubernetesSite):
+                found = examine_kubernetes(name, site, self.config, self.state, is_up=self.is_up)
             else:
                 found = self.slurm(name, site) if isinstance(site, SlurmSite) else iter([data_folder(site)])
             for finding in found:

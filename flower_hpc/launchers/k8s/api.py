@@ -50,12 +50,20 @@ class Api:
         Default: the kubeconfig's current one.
     namespace : str, optional
         Default: the context's, else ``default``.
+    tries : int
+        How often something is asked whose answer does not come; default 6.
     """
 
     def __init__(
-        self, kubeconfig: Path | None = None, context: str | None = None, namespace: str | None = None
+        self,
+        kubeconfig: Path | None = None,
+        context: str | None = None,
+        namespace: str | None = None,
+        *,
+        tries: int = TRIES,
     ) -> None:
         self._kubeconfig, self._context, self._namespace = kubeconfig, context, namespace
+        self._tries = tries
         self._client: Any = None
         self._lock = threading.Lock()
         self.closed = threading.Event()
@@ -66,6 +74,11 @@ class Api:
         if self._namespace is None:
             self._connect()
         return self._namespace or "default"
+
+    @property
+    def where(self) -> str:
+        """Server and context, for people."""
+        return f"{self._connect().configuration.host}, context {self._context}"
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Have an object be so, as far as we say (server-side apply); what it is then."""
@@ -115,6 +128,18 @@ class Api:
             self._ask(method, kind, name, self.namespace, body=self._options(options), again=LATER)
         except ClusterError as error:
             if error.status in (404, 409):
+                return False
+            raise
+        return True
+
+    def is_there(self, kind: str, name: str) -> bool:
+        """Whether there is such an object, for who may delete it but not read it: a dry run of a deletion."""
+        # in the body: a server that gets one does not look for the query's dryRun, and would delete
+        body = self._options({"dryRun": ["All"]})
+        try:
+            self._ask(f"delete_namespaced_{KINDS[kind][1]}", kind, name, self.namespace, body=body)
+        except ClusterError as error:
+            if error.status == 404:
                 return False
             raise
         return True
@@ -189,7 +214,7 @@ class Api:
         self, method: str, kind: str, *args: Any, again: Collection[int] = AGAIN, **options: Any
     ) -> Manifest:
         pause = FIRST_S
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(self._tries)):
             try:
                 found: Manifest = json.loads(self._raw(method, KINDS[kind][0], *args, **options).data)
                 return found
@@ -222,7 +247,7 @@ class Api:
     def _connect(self) -> Any:
         with self._lock:
             if self._client is None:
-                self._client, namespace = connect(self._kubeconfig, self._context)
+                self._client, namespace, self._context = connect(self._kubeconfig, self._context)
                 self._namespace = self._namespace or namespace
             return self._client
 
@@ -234,7 +259,8 @@ class Api:
 
         preconditions = options.get("preconditions")
         return api.V1DeleteOptions(
-            propagation_policy=options["propagationPolicy"],
+            propagation_policy=options.get("propagationPolicy"),
+            dry_run=options.get("dryRun"),
             grace_period_seconds=options.get("gracePeriodSeconds"),
             preconditions=api.V1Preconditions(uid=preconditions["uid"]) if preconditions else None,
         )

@@ -32,8 +32,8 @@ class ClusterError(LaunchError):
         self.status, self.after_s = status, after_s
 
 
-def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | None]:
-    """A client of the official package, and the namespace of its context.
+def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | None, str]:
+    """A client of the official package, the namespace of its context, and the context's name.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | No
             known = ", ".join(str(one["name"]) for one in contexts)
             raise ClusterError(f"context must be one of: {known}; got {context!r}", NONE)
         client = config.new_client_from_config(config_file=name, context=context)  # type: ignore[no-untyped-call]
-        return client, chosen["context"].get("namespace")
+        return client, chosen["context"].get("namespace"), str(chosen["name"])
     except config.ConfigException as error:
         if kubeconfig is not None or context is not None:
             raise ClusterError(f"kubeconfig: {' '.join(str(error).split())}", NONE) from error
@@ -62,7 +62,7 @@ def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | No
         raise ClusterError(f"kubeconfig: {' '.join(str(error).split())[:300]}", NONE) from error
 
 
-def _in_cluster(error: Exception) -> tuple[Any, str | None]:
+def _in_cluster(error: Exception) -> tuple[Any, str | None, str]:
     from kubernetes import client as api
     from kubernetes import config
 
@@ -72,7 +72,8 @@ def _in_cluster(error: Exception) -> tuple[Any, str | None]:
     except config.ConfigException:
         words = "no cluster to speak to: set KUBECONFIG or the site's kubeconfig"
         raise ClusterError(f"{words} ({' '.join(str(error).split())})", NONE) from error
-    return api.ApiClient(configuration), IN_POD.read_text().strip() if IN_POD.exists() else None
+    namespace = IN_POD.read_text().strip() if IN_POD.exists() else None
+    return api.ApiClient(configuration), namespace, "this pod's service account"
 
 
 def refusal(error: Any, where: str) -> ClusterError:
