@@ -17,6 +17,7 @@ from .fields import MOST_NODES
 Kind = Literal["own", "lent"]
 MINUTE = 60.0
 A_CENT = 1e-9
+LENT = "lent "
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def notice(rules: Rules, memory: Memory, seen: Seen) -> Memory:
             },
             "lent": {home: n for home, n in memory.lent.items() if home in bursts},
             "busy": busy,
-            "changed": {site: at for site, at in memory.changed.items() if site in scaled},
+            "changed": {site: at for site, at in memory.changed.items() if site.removeprefix(LENT) in scaled},
             "ran": seen.time if seen.run is not None else memory.ran,
         }
     )
@@ -119,7 +120,9 @@ def _autoscale(rules: Rules, memory: Memory, seen: Seen) -> Iterator[_Ask]:
         if scale is None or site is None:
             continue
         mine = site.wish + memory.own.get(name, 0)
-        at_work = seen.time > memory.changed.get(name, 0.0) and not seen.blind
+        # what stands in for others comes and goes too: in the same look nothing is known of the new number
+        moved = max(memory.changed.get(name, 0.0), memory.changed.get(f"{LENT}{name}", 0.0))
+        at_work = seen.time > moved and not seen.blind
         at_work = at_work and len(site.online) >= all_of[name] and site.used >= all_of[name]
         began = seen.run is not None and seen.run > memory.changed.get(name, 0.0)
         least = max(site.wish, scale.min, 1)
@@ -217,8 +220,8 @@ class _Account:
     def _change(self, kind: Kind, key: str, site: str, by: int, reason: str) -> None:
         before = self.targets()
         self.parts[kind] = self.parts[kind] | {key: self.parts[kind].get(key, 0) + by}
-        if kind == "own" and by:
-            self.changed[key] = self.seen.time
+        if by:
+            self.changed[key if kind == "own" else f"{LENT}{site}"] = self.seen.time
         after = self.targets()
         usd = cost(self.rules, before), cost(self.rules, after)
         self.decisions.append(Decision(site, before[site], after[site], reason, *usd))

@@ -88,7 +88,7 @@ class Memory(_Model):
     busy: Mapping[str, float] = {}
     """When a site was last of use."""
     changed: Mapping[str, float] = {}
-    """When autoscale last changed a site."""
+    """When autoscale last changed a site; with ``lent`` before its name, when stand-ins there did."""
     ran: float | None = None
     """When a run was last going on."""
     held: Mapping[str, str] = {}
