@@ -220,7 +220,7 @@ class _Account:
     def _change(self, kind: Kind, key: str, site: str, by: int, reason: str) -> None:
         before = self.targets()
         self.parts[kind] = self.parts[kind] | {key: self.parts[kind].get(key, 0) + by}
-        if by:
+        if by and self.rules.sites[site].autoscale is not None:
             self.changed[key if kind == "own" else f"{LENT}{site}"] = self.seen.time
         after = self.targets()
         usd = cost(self.rules, before), cost(self.rules, after)
