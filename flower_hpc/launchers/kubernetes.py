@@ -65,9 +65,7 @@ class KubernetesLauncher:
         place: Place,
         *,
         memory: Path,
-        api: Callable[[KubernetesOptions], Api] = lambda asked: Api(
-            asked.kubeconfig, asked.context, asked.namespace
-        ),
+        api: Callable[[KubernetesOptions], Api] = Api.of,
     ) -> None:
         self.options, self.place = options, place
         self.trouble = ""

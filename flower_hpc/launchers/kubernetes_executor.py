@@ -72,9 +72,7 @@ class KubernetesExecutor(Executor):
         address: str | None = None,
         patience_s: float = 180.0,
         env: Collection[str] = (),
-        api: Callable[[KubernetesOptions], Api] = lambda asked: Api(
-            asked.kubeconfig, asked.context, asked.namespace
-        ),
+        api: Callable[[KubernetesOptions], Api] = Api.of,
     ) -> None:
         if not isinstance(patience_s, int | float) or not patience_s > 0:
             raise ConfigError(f"patience_s must be a number > 0, got {patience_s!r}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .connect import ClusterError, connect, refusal
+from .options import KubernetesOptions
 from .place import MANAGER, Manifest
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,11 @@ class Api:
         self._client: Any = None
         self._lock = threading.Lock()
         self.closed = threading.Event()
+
+    @classmethod
+    def of(cls, options: KubernetesOptions) -> "Api":
+        """Of the namespace that a site asks for."""
+        return cls(options.kubeconfig, options.context, options.namespace)
 
     @property
     def namespace(self) -> str:
