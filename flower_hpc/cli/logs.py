@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import LaunchError
+from ..federation import Federation
 from .common import FileOption, find
 
 
@@ -27,4 +29,12 @@ def logs(
             if line := file.readline():
                 typer.echo(line, nl=False)
             else:
-                time.sleep(2 if target.fetch_log(node) else 0.2)
+                time.sleep(2 if fetched(target, node) else 0.2)
+
+
+def fetched(target: Federation, node: str) -> bool:
+    """Whether its log lies elsewhere and had to be fetched; between two pods there may be none."""
+    try:
+        return target.fetch_log(node)
+    except LaunchError:
+        return True

@@ -97,17 +97,19 @@ def run(
     if past is None:
         check_name(target.state_dir, name)
 
-    was_up = target.is_up()
+    was_up, mine = target.is_up(), None
     try:
         if not was_up:
             target.check()
             warn(target)
-            bring_up(target, timeout)
+            mine = bring_up(target, timeout).generation
         if past is not None:
             past.end(target)
         result = execute(target, flower_app, overrides, name, past.folder if past else None)
     finally:
-        if not was_up:
+        if not was_up and mine is not None and target.is_up() and target.status().generation != mine:
+            ERR.print(f"federation {target.name} stays: `up` or `scale` was called for it meanwhile")
+        elif not was_up:
             with ERR.status(f"federation {target.name}: stopping"):
                 target.down()
     report(result, json)

@@ -14,7 +14,7 @@ from ..launchers.bundle import HEALTH, HOME, ROOT, key_file
 from ..launchers.filling import DOOR
 from ..launchers.k8s import KubernetesOptions
 from ..launchers.k8s.job import settings_of
-from ..launchers.k8s.place import Place
+from ..launchers.k8s.place import Place, object_name
 from ..launchers.ports import join
 from ..launchers.psij_job import PsijOptions
 from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, OFFLOAD_ENV, PARTITION_ID, STATE_ENV
@@ -130,7 +130,7 @@ def site_folder(config: FederationConfig, site: str, state: StateDir) -> Path:
 def offloading(site: Site, config: FederationConfig, name: str, state: StateDir) -> dict[str, str]:
     """What tells a node's apps to hand training messages over to a batch system."""
     if isinstance(site, KubernetesSite) and site.mode == "on-demand":
-        place = Place(config.name, name, job_name(config, name, state))
+        place = place_of(config, name, state)
         settings = settings_of(site.batch(site_folder(config, name, state)), place)
         return {OFFLOAD_ENV: json.dumps(settings | {"env": sorted(site.env)})}
     if not isinstance(site, SlurmSite) or site.mode != "on-demand":
@@ -145,6 +145,11 @@ def job_name(config: FederationConfig, site: str, state: StateDir) -> str:
     """Of a site's jobs; another state folder's federation of the same name has others."""
     digest = hashlib.sha256(str(state.path).encode()).hexdigest()[:6]
     return f"{config.name}-{site}-{digest}"
+
+
+def place_of(config: FederationConfig, site: str, state: StateDir) -> Place:
+    """Whose a Kubernetes site's objects are, and what they are called."""
+    return Place(config.name, site, object_name(job_name(config, site, state)))
 
 
 def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:

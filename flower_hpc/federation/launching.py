@@ -8,13 +8,12 @@ from pathlib import Path
 from ..errors import LaunchError
 from ..launchers import KubernetesLauncher, Launcher, LocalLauncher, SlurmLauncher
 from ..launchers.ec2 import Ec2Launcher
-from ..launchers.k8s.place import Place
 from ..launchers.piloted import Piloted
 from ..launchers.psij_job import PsijOptions
 from ..launchers.slurm_queue import run
 from .config import FederationConfig
 from .ec2_site import Ec2Site
-from .jobs import job_name, site_folder
+from .jobs import job_name, place_of, site_folder
 from .kubernetes_site import KubernetesSite
 from .link_config import SlurmSuperLink
 from .sites import PsijSite, SlurmSite
@@ -62,7 +61,7 @@ class Launchers:
         assert isinstance(site, KubernetesSite)
         options = site.batch(site_folder(config, name, self._state))
         if name not in self._pods:
-            place = Place(config.name, name, job_name(config, name, self._state))
+            place = place_of(config, name, self._state)
             memory = self._state.jobs / f"{name}.json"
             self._pods[name] = KubernetesLauncher(options, place, memory=memory)
         self._pods[name].options = options

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ..clock import WALL
 from ..launchers import JobSpec, JobState, Launcher
 from ..launchers.supernode_log import ONLINE
 from ..network.heard import Listened
@@ -11,6 +12,9 @@ from .jobs import NodePlan, supernode_job
 from .keeper import Keeper
 from .state import StateDir
 from .status import NodeState, NodeStatus
+
+SLOW_S, SILENT_S = 15.0, 100.0
+"""Heartbeats come every 30 s, whatever a node is doing."""
 
 
 class Node:
@@ -47,12 +51,15 @@ class Node:
         self._state, self._facts, self._heard = state, facts, heard
         self._told_restarts = 0
         self._leaves = False
+        self._print = ""
         self._old_id: int | None = None
 
     def tick(self) -> None:
         """Look at it, and tell what has changed."""
         before = self.keeper.state
         self.keeper.tick()
+        if self.keeper.state is NodeState.ONLINE and self._is_silent():
+            self.keeper.look_again()
         self._tell(before)
 
     def _tell(self, before: NodeState) -> None:
@@ -74,6 +81,25 @@ class Node:
                 self._facts.tell(name, JobState.RUNNING, keeper.status.where)
             self._leaves = leaves
 
+    def _heard_at(self) -> float:
+        self._print = self._print or fingerprint_of(self._state.keys, self.plan.name)
+        return self._heard.at(self._print) if self._heard else 0.0
+
+    def _is_silent(self) -> bool:
+        # its platform may be out of reach too, and say nothing; a new gateway has heard nobody yet
+        return self.plan.bundled and 0.0 < self._heard_at() < WALL.wall() - SILENT_S
+
+    def _says(self) -> str:
+        """Why it is not online yet."""
+        keeper = self.keeper
+        runs = keeper.status.state is JobState.RUNNING and keeper.state is NodeState.STARTING
+        if self.plan.bundled and runs and WALL.wall() - keeper.since > SLOW_S:
+            before = f"; before: {keeper.last_words}" if keeper.last_words else ""
+            return (
+                f"it runs, but the gateway has not heard of it: does it reach the gateway's address?{before}"
+            )
+        return keeper.reason
+
     def signs_on_anew(self) -> None:
         """Its SuperLink is another one, which gives it another id: what its log says of the old is void."""
         self._old_id, self.node_id = self.node_id or self._old_id, None
@@ -84,8 +110,7 @@ class Node:
 
     def _online(self, job: str) -> bool:
         if self.plan.bundled and self._heard is not None:
-            known = fingerprint_of(self._state.keys, self.plan.name)
-            return self._heard.at(known) > self.keeper.since
+            return self._heard_at() > self.keeper.since
         found = ONLINE.search(self.keeper.launcher.logs(job))
         if found is None or int(found[1]) == self._old_id:
             return False
@@ -108,6 +133,6 @@ class Node:
             since=keeper.since,
             job=job.job if runs else "",
             where=job.where if runs else "",
-            reason="" if state is NodeState.ONLINE else keeper.reason or why,
+            reason="" if state is NodeState.ONLINE else self._says() or why,
             starts_at=job.starts_at if state is NodeState.QUEUED else None,
         )

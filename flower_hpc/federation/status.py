@@ -108,6 +108,8 @@ class Status(_Model):
         states = {node.state for node in self.nodes}
         link = None if self.superlink is None else self.superlink.state
         waits = link is NodeState.ONLINE and states <= {NodeState.ONLINE, NodeState.QUEUED}
+        # one without a job of its own has not been taken by anybody
+        waits = waits and all(node.job for node in self.nodes if node.state is NodeState.QUEUED)
         return link is NodeState.QUEUED or (waits and len(self.nodes) == self.wanted)
 
     @property

@@ -7,7 +7,7 @@ applies what differs from what was sent last, so that nothing that the controlle
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,12 +167,13 @@ class KubernetesLauncher:
             self._applied.delete_at_once(HASTE_S)
             self._pods.start()
             gone = wait_for(self._pods, GONE_S)
-            if self.options.standing is not None:  # Jobs end with their SuperNode; nobody waits for that here
-                for kind in ("Job", "Pod"):
-                    self.api.delete_all(kind, jobs_selector(self.place), HASTE_S)
+            # they would end with their SuperNodes, later
+            for kind in ("Job", "Pod") if self.options.standing else ():
+                self.api.delete_all(kind, jobs_selector(self.place), HASTE_S)
             self._applied.delete(self._objects(0, {}))
         except LaunchError as error:
-            return [str(error)]
+            chosen = f"-l app.kubernetes.io/instance={self.place.name}"
+            return [f"{error}; what may be left shows: kubectl get all,secret,netpol {chosen}"]
         if not gone:
             return [f"pods {', '.join(sorted(self._pods.now()))} do not end"]
         with self._lock:
@@ -216,9 +217,9 @@ class KubernetesLauncher:
                 self._remove()
             self.trouble = ""
             if self._pods.trouble is not None:
-                self._hear(self._pods.trouble)
+                self._hear(self._pods.trouble, FOR_GOOD)
         except ClusterError as error:
-            self._hear(error)
+            self._hear(error, (0, *FOR_GOOD))
         except LaunchError as error:
             self.trouble = str(error)
         except Exception:  # a thread that dies would leave the site as it is for ever
@@ -281,9 +282,9 @@ class KubernetesLauncher:
                 self._tickets.objects = False
                 self._tickets.write()
 
-    def _hear(self, error: ClusterError) -> None:
+    def _hear(self, error: ClusterError, refusing: Collection[int]) -> None:
         self.trouble = str(error)
-        if error.status in FOR_GOOD:
+        if error.status in refusing:
             with self._lock:
                 for one in self._tickets.active():
                     if one.life is None:

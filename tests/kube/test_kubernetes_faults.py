@@ -88,3 +88,12 @@ def test_objects_that_somebody_else_deletes_come_back(site, cluster):
     site.until(lambda: launcher.status(ticket).state == "pending")
     site.until(lambda: site.pods(), 60)
     site.running(launcher, ticket)
+
+
+def test_everything_that_somebody_else_deletes_comes_back(site, cluster, monkeypatch):
+    monkeypatch.setattr("flower_hpc.launchers.k8s.applied.REPEAT_S", 2.0)
+    launcher = site.launcher(image=FAKE)
+    site.running(launcher, launcher.submit(site.spec(0)))
+    site.kube.core.delete_namespaced_secret(site.place.name, site.kube.namespace)
+    site.kube.core.delete_namespaced_service_account(site.place.name, site.kube.namespace)
+    site.until(lambda: site.left().count(site.place.name) == 5)

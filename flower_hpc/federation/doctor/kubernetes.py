@@ -17,7 +17,7 @@ from ...launchers.k8s.reach import reached
 from ...launchers.ports import join, split
 from ..config import FederationConfig
 from ..desired import Desired
-from ..jobs import job_name, site_folder
+from ..jobs import place_of, site_folder
 from ..kubernetes_site import KubernetesSite
 from ..state import StateDir
 from .finding import Finding, Health, ok, problem, warning
@@ -45,7 +45,7 @@ def examine_kubernetes(
     if library.state is Health.PROBLEM:
         return
     options, api = site.batch(site_folder(config, name, state)), connect(site.batch(state.path))
-    place = Place(config.name, name, job_name(config, name, state))
+    place = place_of(config, name, state)
     try:
         yield (there := cluster(api))
         if there.state is Health.PROBLEM:

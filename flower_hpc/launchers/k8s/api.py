@@ -17,6 +17,7 @@ TIMEOUT = (5, 30)
 WATCH_S, SILENCE_S = 300, 100
 """A watch is opened anew after so long; it counts as dead when not even a bookmark comes."""
 TRIES, FIRST_S, LONGEST_S = 6, 0.5, 20.0
+UNREACHED_TRIES = 4
 LATER = (408, 429, 500, 502, 503, 504)
 AGAIN = (*LATER, 409)
 """A conflict too: what we say of an object holds whatever others changed meanwhile."""
@@ -225,7 +226,11 @@ class Api:
                 found: Manifest = json.loads(self._raw(method, KINDS[kind][0], *args, **options).data)
                 return found
             except ClusterError as error:
+                if error.status in (0, 401):  # the kubeconfig may say by now where it is, and who we are
+                    self._client = None
                 if left == 0 or error.status not in (0, *again) or self.closed.is_set():
+                    raise
+                if error.status == 0 and self._tries - left >= UNREACHED_TRIES:
                     raise
                 log.info("%s: again in %g s: %s", method, pause, error)
                 self.closed.wait(max(pause, error.after_s))

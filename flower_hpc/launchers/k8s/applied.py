@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+from ...clock import WALL
 from .api import Api
 from .connect import ClusterError
 from .permissions import lacking
@@ -15,6 +16,7 @@ ORDER = (
     *("Service", "Secret", "ConfigMap", "RoleBinding", "Role", "ServiceAccount"),
 )
 """In which they are deleted: what makes pods before what pods need."""
+REPEAT_S = 60.0
 
 
 class Applied:
@@ -31,6 +33,7 @@ class Applied:
     def __init__(self, api: Api, place: Place) -> None:
         self._api, self._place = api, place
         self._permitted = False
+        self._repeat_at = WALL.now() + REPEAT_S
         self._sent: dict[tuple[str, str], str] = {}
 
     def check(self, *, jobs: bool = False) -> None:
@@ -45,7 +48,10 @@ class Applied:
         self._permitted = True
 
     def update(self, objects: Iterable[Manifest]) -> int:
-        """Apply what is new or differs; how many that were."""
+        """Apply what is new or differs, and all of it once a minute; how many that were."""
+        if WALL.now() > self._repeat_at:  # somebody else may have changed or deleted some of it
+            self._repeat_at = WALL.now() + REPEAT_S
+            self.forget()
         count = 0
         for each in objects:
             key = each["kind"], each["metadata"]["name"]

@@ -41,6 +41,7 @@ def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | No
         The package is missing, or there is no such cluster to speak to; one line.
     """
     try:
+        from kubernetes import client as api
         from kubernetes import config
     except ImportError as error:
         words = "the package kubernetes is missing: pip install 'flower-hpc[kubernetes]'"
@@ -52,11 +53,13 @@ def connect(kubeconfig: Path | None, context: str | None) -> tuple[Any, str | No
         if chosen is None:
             known = ", ".join(str(one["name"]) for one in contexts)
             raise ClusterError(f"context must be one of: {known}; got {context!r}", NONE)
-        client = config.new_client_from_config(config_file=name, context=context)  # type: ignore[no-untyped-call]
-        return client, chosen["context"].get("namespace"), str(chosen["name"])
+        settings = api.Configuration()
+        config.load_kube_config(name, context, settings)  # type: ignore[no-untyped-call]
+        settings.retries = False  # ours are told once, and not three times by a library
+        return api.ApiClient(settings), chosen["context"].get("namespace"), str(chosen["name"])
     except config.ConfigException as error:
         if kubeconfig is not None or context is not None:
-            raise ClusterError(f"kubeconfig: {' '.join(str(error).split())}", NONE) from error
+            raise ClusterError(f"kubeconfig: {name}: {' '.join(str(error).split())}", NONE) from error
         return _in_cluster(error)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError) as error:
         raise ClusterError(f"kubeconfig: {' '.join(str(error).split())[:300]}", NONE) from error

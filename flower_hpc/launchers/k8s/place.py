@@ -1,11 +1,24 @@
 """Whose objects they are: names and labels."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 Manifest = dict[str, Any]
 MANAGER = "flower-hpc"
 FEDERATION, SITE = "flower-hpc/federation", "flower-hpc/site"
+
+
+LONGEST = 45
+"""Of the name of all objects: pods, Jobs and labels of theirs add to it, and may have 63 characters."""
+
+
+def object_name(name: str) -> str:
+    """``name`` where it is short enough, else its beginning and a digest."""
+    if len(name) <= LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{name[: LONGEST - 11].rstrip('-')}-{digest}"
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ def words_of_end(ended: dict[str, Any]) -> str:
     reason = ended.get("reason", "")
     code = f"exit code {ended.get('exitCode')}"
     lines = [line for line in str(ended.get("message", "")).splitlines() if line.strip()]
+    lines = [line.removeprefix("PilotError: ") for line in lines]
     parts = (code if reason in ("", "Error", "Completed") else f"{reason}, {code}", *lines[-1:])
     return short(": ".join(parts))
 
