@@ -136,6 +136,7 @@ class KubernetesLauncher:
 
     def adopt(self) -> Mapping[str, Found]:
         """The nodes that an earlier launcher had; all of them may live."""
+        self._applied.foresee(jobs=self.options.standing is not None)
         with self._lock:
             known = [(ticket, one) for ticket, one in self._tickets if one.cancelled_at is None]
             self._reader.expect({self._pod(one): one.spec.fingerprint for _, one in known})

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 
 from ...clock import WALL
+from ...errors import LaunchError
 from .api import Api
 from .connect import ClusterError
 from .permissions import lacking
@@ -32,20 +35,30 @@ class Applied:
 
     def __init__(self, api: Api, place: Place) -> None:
         self._api, self._place = api, place
-        self._permitted = False
+        self._permitted, self._lock = False, threading.Lock()
         self._repeat_at = WALL.now() + REPEAT_S
         self._sent: dict[tuple[str, str], str] = {}
 
     def check(self, *, jobs: bool = False) -> None:
         """Ask, once, whether we may do all that will be needed: ClusterError with what we may not."""
         # before anything is made: who may not delete would learn it at `down`
-        if self._permitted:
-            return
-        rules, complete = self._api.rules()
-        if complete and (lacks := list(lacking(rules, jobs=jobs))):
-            words = f"not permitted in namespace {self._api.namespace}: {', '.join(lacks)}"
-            raise ClusterError(f"{words}; see the Role in the README", 403)
-        self._permitted = True
+        with self._lock:
+            if self._permitted:
+                return
+            rules, complete = self._api.rules()
+            if complete and (lacks := list(lacking(rules, jobs=jobs))):
+                words = f"not permitted in namespace {self._api.namespace}: {', '.join(lacks)}"
+                raise ClusterError(f"{words}; see the Role in the README", 403)
+            self._permitted = True
+
+    def foresee(self, *, jobs: bool) -> None:
+        """Ask already, in the background: importing the client and connecting take seconds."""
+
+        def ask() -> None:
+            with suppress(LaunchError):  # who needs it asks again, and is told
+                self.check(jobs=jobs)
+
+        threading.Thread(target=ask, name=f"{self._place.name} ahead", daemon=True).start()
 
     def update(self, objects: Iterable[Manifest]) -> int:
         """Apply what is new or differs, and all of it once a minute; how many that were."""
