@@ -17,6 +17,8 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from ..errors import ConfigError
+from ..launchers.k8s.forms import check_annotations
 from ..launchers.k8s.link import PORT, LinkOptions
 from .fields import Strict
 from .kubernetes_site import KubernetesPods, Text
@@ -74,6 +76,10 @@ class KubernetesSuperLink(KubernetesPods):
             raise ValueError(
                 f"node_port must be left out where service is {self.service}, got {self.node_port}"
             )
+        try:
+            check_annotations("service_annotations", self.service_annotations)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property
