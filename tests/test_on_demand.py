@@ -56,12 +56,20 @@ PLACE = Place("fed", "cloud", "fed-cloud-1a2b3c")
 @pytest.mark.parametrize(
     ("extra", "site", "line"),
     [
-        ("", SITE.replace("    namespace: fl\n", ""), "namespace must be given where rounds are jobs"),
-        ("standing: {cpus: two}", SITE, "standing.cpus must be a quantity such as 500m, 2 or 4Gi, got 'two'"),
-        ("standing: {api_server: here}", SITE, "standing.api_server must be CIDR or CIDR:PORT"),
+        ("", SITE.replace("    namespace: fl\n", ""), "sites.cloud.namespace: got None, must be given where"),
+        ("standing: {cpus: two}", SITE, "sites.cloud.standing.cpus: got 'two', must be a quantity such as"),
+        (
+            "standing: {api_server: here}",
+            SITE,
+            "standing.api_server: got 'here', must be CIDR or CIDR:PORT",
+        ),
         ("standing: {gpus: 1}", SITE, "sites.cloud.standing.gpus: unknown field, must be one of: cpus, mem"),
-        ("standing: {}", SITE.replace("on-demand", "pilot"), "standing must go with mode: on-demand"),
-        ("network: private", SITE, "network must be host where mode is on-demand"),
+        (
+            "standing: {}",
+            SITE.replace("on-demand", "pilot"),
+            "cloud.standing: got {}, must be left out",
+        ),
+        ("network: private", SITE, "sites.cloud.network: got 'private', must be host where mode"),
         ("", SITE.replace("on-demand", "later"), "sites.cloud.mode: got 'later', must be one of: pilot"),
     ],
 )

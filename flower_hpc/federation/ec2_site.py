@@ -80,7 +80,7 @@ class Ec2Site(CloudSite):
         try:
             self.batch()
         except ConfigError as error:
-            raise ValueError(f"a site that EC2 can serve: {error}") from None
+            raise ValueError(str(error)) from None
         return self
 
     def batch(self) -> Ec2Options:

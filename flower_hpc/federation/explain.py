@@ -12,7 +12,7 @@ from ..launchers.aws.options import NUMBERS, RULES
 from .link_config import KINDS as SUPERLINKS
 from .sites import KINDS as SITES
 
-FIELD = re.compile(r"([a-z_]+) must be (.+), got (.+)")
+FIELD = re.compile(r"([a-z_]+(?:\.[a-z_]+)*) must be (.+?), got (.+)")
 """How checks of a whole site name the field that they mean."""
 ALLOWED = {
     **{name: words for name, (_, words) in RULES.items()},
@@ -31,13 +31,8 @@ ALLOWED = {
     "setup": "a list of lines of bash",
     "relay": "true or false",
     "poll_s": "seconds from 0.5 to 3600",
-    "user": "an integer >= 1",
-    "gpus": "an integer >= 0",
+    "gpus": "an integer from 0 to 1024",
     "grace_s": "whole seconds from 5 to 3600",
-    "tolerations": "a list of mappings, as in a pod",
-    "affinity": "a mapping, as in a pod",
-    "volumes": "a list of mappings: mount, and one of claim, secret, config_map, host_path",
-    "egress": "a list of CIDR or CIDR:PORT",
     "lead_s": "whole seconds from 0 to 86400",
     "nodes": "an integer from 1 to 1000",
     "min": "an integer from 0 to 1000",
@@ -47,6 +42,26 @@ ALLOWED = {
     "data_dir": "a string",
     "sites": "a mapping of at least one site's name to its settings",
 }
+OF_KIND = {
+    "kubernetes": {
+        "image": "a reference such as ghcr.io/me/node:1",
+        "cpus": "a quantity such as 2 or 500m",
+        "mem": "a quantity such as 4Gi",
+        "storage": "a quantity such as 10Gi",
+        "gpus": "an integer from 0 to 64",
+        "user": "an integer from 1 to 2147483647",
+        "pull_secrets": "a list of names",
+        "tolerations": "a list of mappings, as in a pod",
+        "affinity": "a mapping, as in a pod",
+        "volumes": "a list of mappings: mount, and one of claim, secret, config_map, host_path",
+        "mount": "an absolute path",
+        "read_only": "true or false",
+        "egress": "a list of CIDR or CIDR:PORT",
+        "node_port": "an integer from 30000 to 32767",
+        "python": "the name or path of a program, without spaces",
+    },
+}
+"""By launcher, where its field is not what another's of that name is: looked up first."""
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -55,11 +70,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
     path, start, rest = _path([str(part) for part in first["loc"] if part != "[key]"], model)
     where, kind = ".".join(path), first["type"]
+    allow = ALLOWED | OF_KIND.get(_launcher(first["loc"]), {})
     if kind == "extra_forbidden":
         known = ", ".join(_fields(start, rest[:-1]))
         return f"{where}: unknown field, must be one of: {known}"
     if kind == "missing":
-        return f"{where}: is missing, must be {ALLOWED.get(path[-1], 'given')}"
+        return f"{where}: is missing, must be {allow.get(path[-1], 'given')}"
     if kind == "value_error" and not path:
         return str(first["ctx"]["error"])
     if kind == "value_error" and (field := FIELD.fullmatch(str(first["ctx"]["error"]))):
@@ -74,9 +90,15 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     elif kind == "literal_error":
         allowed = f"one of: {first['ctx']['expected'].replace(' or ', ', ').replace(chr(39), '')}"
     else:
-        allowed = ALLOWED.get(path[-1], "a string") if path else "a mapping"
+        allowed = allow.get(path[-1], "a string") if path else "a mapping"
     got = _short(first["input"])
     return f"{where}: got {got}, must be {allowed}" if where else f"got {got}, must be {allowed}"
+
+
+def _launcher(loc: tuple[int | str, ...]) -> str:
+    """The launcher that decides about the field, as pydantic names it in the path."""
+    named = loc[2:3] if loc[:1] == ("sites",) else loc[1:2] if loc[:1] == ("superlink",) else ()
+    return str(named[0]) if named else ""
 
 
 def _path(parts: list[str], model: type[BaseModel]) -> tuple[list[str], type[BaseModel], list[str]]:

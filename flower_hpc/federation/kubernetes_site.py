@@ -24,16 +24,21 @@
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ..errors import ConfigError
 from ..launchers.k8s import KubernetesOptions, Standing, Volume
-from .fields import Strict, Word, absolute
+from ..launchers.k8s.forms import check_quantity
+from .fields import Strict, absolute, as_text
 from .site import CloudSite
 
 NUMBERS = (int, float)
+LEAST = "1Mi"
+"""Of memory and storage: 5 would be five bytes, and is a forgotten unit."""
+Text = Annotated[str, BeforeValidator(as_text)]
+"""Its form is checked by the launcher's options."""
 
 
 class VolumeConfig(Strict):
@@ -50,9 +55,9 @@ class VolumeConfig(Strict):
 class StandingConfig(Strict):
     """The light SuperNodes of a site in mode on-demand."""
 
-    cpus: Word = "250m"
-    mem: Word = "1Gi"
-    api_server: Word | None = None
+    cpus: Text = "250m"
+    mem: Text = "1Gi"
+    api_server: Text | None = None
 
     @field_validator("cpus", mode="before")
     @classmethod
@@ -64,32 +69,32 @@ class KubernetesPods(Strict):
     """What is asked of a cluster; see the module's text."""
 
     launcher: Literal["kubernetes"]
-    image: Word
-    namespace: Word | None = None
+    image: str
+    namespace: Text | None = None
     kubeconfig: str | None = None
-    context: Word | None = None
-    cpus: Word | None = None
-    mem: Word | None = None
+    context: Text | None = None
+    cpus: Text | None = None
+    mem: Text | None = None
     gpus: int = Field(default=0, ge=0, le=64)
-    gpu_resource: Word = "nvidia.com/gpu"
-    resources: dict[str, dict[str, Word]] = Field(default={})
-    node_selector: dict[str, Word] = Field(default={})
+    gpu_resource: Text = "nvidia.com/gpu"
+    resources: dict[str, dict[str, Text]] = Field(default={})
+    node_selector: dict[str, Text] = Field(default={})
     tolerations: list[dict[str, Any]] = Field(default=[])
     affinity: dict[str, Any] = Field(default={})
-    priority_class: Word | None = None
-    runtime_class: Word | None = None
-    pull_secrets: list[Word] = Field(default=[])
+    priority_class: Text | None = None
+    runtime_class: Text | None = None
+    pull_secrets: list[Text] = Field(default=[])
     pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    service_account: Word | None = None
+    service_account: Text | None = None
     secret_env: dict[str, str] = Field(default={})
     volumes: list[VolumeConfig] = Field(default=[])
-    storage: Word | None = None
-    storage_class: Word | None = None
+    storage: Text | None = None
+    storage_class: Text | None = None
     egress: list[str] = Field(default=[])
-    user: int = Field(default=1000, ge=1, le=2**31)
-    labels: dict[str, Word] = Field(default={})
-    annotations: dict[str, Word] = Field(default={})
-    python: Word = "python"
+    user: int = Field(default=1000, ge=1, le=2**31 - 1)
+    labels: dict[str, Text] = Field(default={})
+    annotations: dict[str, Text] = Field(default={})
+    python: Text = "python"
 
     @field_validator("cpus", mode="before")
     @classmethod
@@ -105,8 +110,15 @@ class KubernetesPods(Strict):
     def _possible(self) -> "KubernetesPods":
         try:
             self.batch(Path("/checked"))
+            for name in ("mem", "storage"):
+                if getattr(self, name) is not None:
+                    check_quantity(name, getattr(self, name), least=LEAST)
         except ConfigError as error:
             raise ValueError(str(error)) from None
+        if self.storage_class is not None and self.storage is None:
+            raise ValueError(
+                f"storage_class must be left out where there is no storage, got {self.storage_class!r}"
+            )
         return self
 
     def batch(self, folder: Path) -> KubernetesOptions:
@@ -149,9 +161,12 @@ class KubernetesSite(KubernetesPods, CloudSite):
     @model_validator(mode="after")
     def _on_demand(self) -> "KubernetesSite":
         if self.standing is not None and self.mode != "on-demand":
-            raise ValueError("standing must go with mode: on-demand: other nodes do their work themselves")
+            given = self.standing.model_dump(exclude_unset=True)
+            raise ValueError(f"standing must be left out where mode is {self.mode}, got {given}")
         if self.network == "private" and self.mode == "on-demand":
-            raise ValueError("network must be host where mode is on-demand: apps ask the cluster for Jobs")
+            raise ValueError(
+                "network must be host where mode is on-demand: apps ask the cluster, got 'private'"
+            )
         return self
 
     @field_validator("data_dir")

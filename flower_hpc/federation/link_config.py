@@ -17,9 +17,11 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from ..errors import ConfigError
+from ..launchers.k8s.forms import check_annotations
 from ..launchers.k8s.link import PORT, LinkOptions
-from .fields import Strict, Word
-from .kubernetes_site import KubernetesPods
+from .fields import Strict
+from .kubernetes_site import KubernetesPods, Text
 from .sites import SlurmBatch, kind_of
 
 
@@ -61,17 +63,23 @@ class KubernetesSuperLink(KubernetesPods):
     """A SuperLink that is a pod, with the controller and the gateway in it."""
 
     launcher: Literal["kubernetes"]
-    namespace: Word
+    namespace: Text
     service: Literal["LoadBalancer", "NodePort", "port-forward"] = "port-forward"
     node_port: int | None = Field(default=None, ge=30000, le=32767)
-    service_annotations: dict[str, Word] = Field(default={})
-    storage: Word | None = "5Gi"
+    service_annotations: dict[str, Text] = Field(default={})
+    storage: Text | None = "5Gi"
     grace_s: int = Field(default=60, ge=5, le=3600)
 
     @model_validator(mode="after")
     def _has_a_service(self) -> "KubernetesSuperLink":
         if self.node_port is not None and self.service != "NodePort":
-            raise ValueError(f"a pod without node_port, since service is {self.service}")
+            raise ValueError(
+                f"node_port must be left out where service is {self.service}, got {self.node_port}"
+            )
+        try:
+            check_annotations("service_annotations", self.service_annotations)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property

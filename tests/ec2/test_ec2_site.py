@@ -37,9 +37,15 @@ def parse(**more):
         ({"keys": "s3:/x"}, "sites.cloud.keys: got 's3:/x', must be ssm, or s3://BUCKET/PREFIX"),
         ({"disk_gb": True}, "sites.cloud.disk_gb: got True, must be an integer from 1 to 16384"),
         ({"tags": {"aws:x": "y"}}, "aws: and flower-hpc: are taken"),
-        ({"image": None}, "image must be given where there is no launch_template"),
-        ({"max_price": 1, "market": "on-demand"}, "max_price must be left out on demand"),
-        ({"zones": ["eu-central-1a"], "subnets": ["subnet-12345678"]}, "give zones or subnets, not both"),
+        ({"image": None}, "cloud.image: got None, must be given where there is no launch_template"),
+        (
+            {"max_price": 1, "market": "on-demand"},
+            "cloud.max_price: got 1, must be left out",
+        ),
+        (
+            {"zones": ["eu-central-1a"], "subnets": ["subnet-12345678"]},
+            "cloud.zones: got ['eu-central-1a'], must",
+        ),
         ({"colour": "red"}, "sites.cloud.colour: unknown field, must be one of: launcher, nodes"),
     ],
 )

@@ -139,15 +139,16 @@ class Ec2Options(Account):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.types:
-            raise ConfigError("types must be at least one instance type, got none")
+            raise ConfigError("types must be at least one instance type, got ()")
         if self.zones and self.subnets:
-            raise ConfigError("give zones or subnets, not both: a subnet is in one zone")
+            raise ConfigError(f"zones must be left out where there are subnets, got {list(self.zones)}")
         if self.max_price is not None and self.market != "spot":
-            raise ConfigError("max_price must be left out on demand: it is what spot may cost at most")
+            words = "left out where market is on-demand: it is what spot may cost at most"
+            raise ConfigError(f"max_price must be {words}, got {self.max_price:g}")
         if self.launch_template is None:
             for name in ("image", "instance_profile"):
                 if getattr(self, name) is None:
-                    raise ConfigError(f"{name} must be given where there is no launch_template")
+                    raise ConfigError(f"{name} must be given where there is no launch_template, got None")
 
 
 def why_not(name: str, value: Any) -> str:

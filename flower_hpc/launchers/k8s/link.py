@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ..bundle import HOME, ROOT
+from .forms import check_annotations
 from .manifests import head
 from .options import KubernetesOptions
 from .permissions import role
@@ -70,6 +71,7 @@ class LinkOptions:
             raise ConfigError(f"port must be from 1024 to 65535 (it is not root's), got {self.port}")
         if self.node_port is not None and self.service != "NodePort":
             raise ConfigError(f"node_port must be left out where service is {self.service}")
+        check_annotations("service_annotations", self.service_annotations)
 
 
 def place_of(federation: str) -> Place:

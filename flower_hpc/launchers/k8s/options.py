@@ -1,16 +1,15 @@
 """What a site asks of a Kubernetes cluster; touches none."""
 
 import ipaddress
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from . import forms
+from .forms import refuse
 
-QUANTITY = re.compile(r"([0-9]+(\.[0-9]+)?|\.[0-9]+)(m|k|Ki|[MGTPE]i?)?")
-LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 RESERVED = (
     *("/etc", "/etc/flower-hpc", "/var", "/var/lib", "/var/lib/flower-hpc"),
     *("/tmp", "/dev", "/dev/shm", "/proc", "/sys"),
@@ -40,13 +39,16 @@ class Volume:
     read_only: bool = True
 
     def __post_init__(self) -> None:
-        if not self.mount.startswith("/") or ":" in self.mount or self.mount.rstrip("/") in ("", *RESERVED):
-            raise ConfigError(f"volumes must be mounted at an absolute path of their own, got {self.mount!r}")
+        if not forms.is_path(self.mount) or ":" in self.mount or forms.plain(self.mount) in ("/", *RESERVED):
+            refuse("volumes", "mounted at an absolute path of their own", self.mount)
         given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ConfigError(
-                f"volume must have one of {', '.join(SOURCES)}, got {', '.join(given) or 'none'}"
-            )
+            found = ", ".join(given) or "none"
+            raise ConfigError(f"volumes must be mappings with one of {', '.join(SOURCES)}, got {found}")
+        if self.host_path is None:
+            forms.check_dns(f"volumes.{given[0]}", getattr(self, given[0]))
+        elif not forms.is_path(self.host_path):
+            refuse("volumes.host_path", "an absolute path", self.host_path)
 
     @property
     def source(self) -> dict[str, Any]:
@@ -77,8 +79,8 @@ class Standing:
     api_server: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "mem"):
-            check_quantity(f"standing.{name}", getattr(self, name))
+        forms.check_quantity("standing.cpus", self.cpus)
+        forms.check_quantity("standing.mem", self.mem, least="1Mi")
         if self.api_server is not None:
             split_egress(self.api_server, "standing.api_server")
 
@@ -175,32 +177,37 @@ class KubernetesOptions:
     standing: Standing | None = None
 
     def __post_init__(self) -> None:
-        if not self.image or not self.image.isprintable() or " " in self.image:
-            raise ConfigError(f"image must be a reference such as ghcr.io/me/node:1, got {self.image!r}")
-        if self.namespace is not None and not LABEL.fullmatch(self.namespace):
-            raise ConfigError(f"namespace must be 1 to 63 of a-z, 0-9 and '-', got {self.namespace!r}")
+        forms.check_image(self.image)
+        forms.check_command("python", self.python)
+        if self.namespace is not None and not forms.LABEL.fullmatch(self.namespace):
+            refuse("namespace", "1 to 63 of a-z, 0-9 and '-', not '-' at an end", self.namespace)
+        if self.context is not None and not (self.context and self.context.isprintable()):
+            refuse("context", "the name of a context of the kubeconfig", self.context)
         for name in ("cpus", "mem", "storage"):
             if getattr(self, name) is not None:
-                check_quantity(name, getattr(self, name))
+                forms.check_quantity(name, getattr(self, name))
+        for name in ("priority_class", "runtime_class", "service_account", "storage_class"):
+            if getattr(self, name) is not None:
+                forms.check_dns(name, getattr(self, name))
+        for secret in self.pull_secrets:
+            forms.check_dns("pull_secrets", secret)
+        forms.check_resource("gpu_resource", self.gpu_resource)
+        forms.check_resources(self.resources)
+        forms.check_labels("node_selector", self.node_selector)
+        forms.check_labels("labels", self.labels, taken=forms.OURS)
+        forms.check_annotations("annotations", self.annotations)
+        forms.check_tolerations(self.tolerations)
+        forms.check_affinity(self.affinity)
+        forms.check_secret_env(self.secret_env)
+        mounts = [forms.plain(volume.mount) for volume in self.volumes]
+        if twice := [mount for mount in mounts if mounts.count(mount) > 1]:
+            refuse("volumes", "mounted each at a path of its own", twice[0])
         if self.standing is not None and self.namespace is None:
-            raise ConfigError("namespace must be given where rounds are jobs: best, one of the site's own")
+            refuse("namespace", "given where rounds are jobs: best, one of the site's own", None)
         if self.user < 1:
-            raise ConfigError(f"user must be an integer >= 1 (pods never run as root), got {self.user}")
-        for variable, where in self.secret_env.items():
-            if not re.fullmatch(r"[^/\s]+/[^/\s]+", where):
-                raise ConfigError(f"secret_env must be a mapping to secret/key, got {variable}: {where!r}")
-        if unknown := set(self.resources) - {"requests", "limits"}:
-            raise ConfigError(
-                f"resources must be a mapping of requests and limits, got {sorted(unknown)[0]!r}"
-            )
+            refuse("user", "an integer >= 1 (pods never run as root)", self.user)
         for where in self.egress:
             split_egress(where)
-
-
-def check_quantity(name: str, value: str) -> None:
-    """Refuse what the API would, with the field's name."""
-    if not QUANTITY.fullmatch(value):
-        raise ConfigError(f"{name} must be a quantity such as 500m, 2 or 4Gi, got {value!r}")
 
 
 def split_egress(where: str, name: str = "egress") -> tuple[str, int | None]:
