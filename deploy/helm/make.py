@@ -26,7 +26,7 @@ def options(part: str, **more: Any) -> KubernetesOptions:
     """Every option that is a single word or number, as a stand-in for its value."""
     return KubernetesOptions(
         folder=Path(),
-        image=f"VALUE.{part}.image",
+        image=f"value.{part}.image",
         namespace="release-namespace",
         user=NUMBER,
         grace_s=NUMBER + 1,
@@ -52,7 +52,7 @@ def instead(part: str) -> dict[Any, str]:
     """What stands in the place of each stand-in."""
     own = f".Values.{part}"
     return {
-        f"VALUE.{part}.image": f"{{{{ {own}.image | quote }}}}",
+        f"value.{part}.image": f"{{{{ {own}.image | quote }}}}",
         "release-namespace": "{{ .Release.Namespace | quote }}",
         NUMBER: f"{{{{ {own}.user | int64 }}}}",
         NUMBER + 1: f"{{{{ {own}.graceSeconds | int64 }}}}",
