@@ -18,6 +18,7 @@ Kind = Literal["own", "lent"]
 MINUTE = 60.0
 A_CENT = 1e-9
 LENT = "lent "
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,13 @@ def decide(rules: Rules, memory: Memory, seen: Seen) -> tuple[Memory, list[Decis
     """What to change now; see the module's text."""
     account = _Account(rules, notice(rules, memory, seen), seen)
     account.fit()
-    asks = [*_bursts(rules, account.memory(), seen), *_autoscale(rules, account.memory(), seen)]
-    for ask in sorted(asks, key=lambda ask: _urgency(ask, rules)):
-        account.grant(ask)
+    for _ in range(ROUNDS):  # what one gives back, another may have
+        known = len(account.decisions)
+        asks = [*_bursts(rules, account.memory(), seen), *_autoscale(rules, account.memory(), seen)]
+        for ask in sorted(asks, key=lambda ask: _urgency(ask, rules)):
+            account.grant(ask)
+        if len(account.decisions) == known:
+            break
     return account.memory(), account.decisions
 
 
