@@ -9,7 +9,7 @@ ARG BASE=docker.io/library/python:3.12-slim-bookworm
 FROM ${BASE} AS build
 ARG UV=0.13.9
 ARG TORCH=none
-ARG TORCH_INDEX=https://download.pytorch.org/whl
+ARG TORCH_INDEX=
 ARG EXTRAS=kubernetes
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=/opt/flower-hpc
 RUN python3 -m pip install --no-cache-dir --target /opt/uv "uv==${UV}" \
@@ -17,7 +17,8 @@ RUN python3 -m pip install --no-cache-dir --target /opt/uv "uv==${UV}" \
 
 # torch before all else: it is the largest layer and changes least. CUDA's libraries come with its wheels
 RUN if [ "${TORCH}" != none ]; then \
-      /opt/uv/bin/uv pip install torch torchvision --index-url "${TORCH_INDEX}/${TORCH}"; \
+      if [ -n "${TORCH_INDEX}" ]; then set -- --index-url "${TORCH_INDEX}"; else set -- --torch-backend "${TORCH}"; fi; \
+      /opt/uv/bin/uv pip install torch torchvision "$@"; \
     fi
 
 # what the package needs, as long as that stays the same, comes from the layer cache

@@ -13,7 +13,7 @@ SITE = {"launcher": "kubernetes", "nodes": 1, "cpus": 1, "mem": "1Gi", "image": 
 JOBS = "mode: on-demand, namespace: fl"
 NAME = "must be a name of a-z, 0-9, '-' and '.'"
 QUANTITY = "must be a quantity such as 500m, 2 or 4Gi, above 0"
-IMAGE = "must be a reference such as ghcr.io/me/node:1"
+IMAGE = "must be a reference such as registry.example.org/me/node:1"
 
 
 def load(text):
@@ -120,7 +120,7 @@ def test_what_a_cluster_refuses_is_one_line_with_the_field(text):
         "mem: 1.5Gi",
         "storage: 1Gi, storage_class: fast.ssd",
         "image: 'registry:5000/a/b__c:v1.2-x'",
-        f"image: 'ghcr.io/me/node:1@sha256:{'0' * 64}'",
+        f"image: 'registry.example.org/me/node:1@sha256:{'0' * 64}'",
         "image: '[2001:db8::1]:5000/a'",
         "image: Registry.example.org/a",
         "gpu_resource: nvidia.com/mig-1g.5gb",

@@ -53,7 +53,7 @@ MORE = {"requests": {"ephemeral-storage": "1Gi"}, "limits": {"ephemeral-storage"
 pods = st.builds(
     KubernetesOptions,
     folder=st.just(Path("/nowhere")),
-    image=st.sampled_from(["ghcr.io/me/node:1", "localhost:5000/a/b@sha256:" + "0" * 64]),
+    image=st.sampled_from(["registry.example.org/me/node:1", "localhost:5000/a/b@sha256:" + "0" * 64]),
     namespace=st.none() | words,
     cpus=st.none() | quantities,
     mem=st.none() | quantities,
@@ -113,7 +113,7 @@ def full(pod=None, **more):
     """One of each object, with much in it."""
     pod = pod or KubernetesOptions(
         folder=Path("/nowhere"),
-        image="ghcr.io/me/node:1",
+        image="registry.example.org/me/node:1",
         namespace="fl",
         cpus="2",
         mem="4Gi",

@@ -19,7 +19,7 @@ from flower_hpc.protocol import OFFLOAD_ENV
 SITE = """
     launcher: kubernetes
     nodes: 2
-    image: ghcr.io/me/node:1
+    image: registry.example.org/me/node:1
     namespace: fl
     via: gateway.example.org:9092
     mode: on-demand

@@ -44,7 +44,7 @@ ALLOWED = {
 }
 OF_KIND = {
     "kubernetes": {
-        "image": "a reference such as ghcr.io/me/node:1",
+        "image": "a reference such as registry.example.org/me/node:1",
         "cpus": "a quantity such as 2 or 500m",
         "mem": "a quantity such as 4Gi",
         "storage": "a quantity such as 10Gi",

@@ -6,7 +6,7 @@
       cloud:
         launcher: kubernetes
         nodes: 8
-        image: ghcr.io/me/flower-hpc:1     # see "The image" in the README
+        image: registry.example.org/me/flower-hpc:1     # see "The image" in the README
         namespace: fl                      # default: the kubeconfig's
         context: eks-frankfurt             # and kubeconfig: default: the current one
         via: gateway.example.org:9092      # where pods reach the gateway; default: gateway.address

@@ -4,7 +4,7 @@ A pod, which holds the controller and the gateway too, so that this machine can 
 
     superlink:
       launcher: kubernetes
-      image: ghcr.io/me/flower-hpc:1
+      image: registry.example.org/me/flower-hpc:1
       service: LoadBalancer      # or NodePort, port-forward (default: for nodes of that cluster alone)
       storage: 5Gi               # of the state folder; null: it is lost with the pod
       namespace: fl              # must be said; and the other fields of a Kubernetes site

@@ -173,7 +173,7 @@ def failure(future):
 
 
 def test_an_image_that_is_not_there_is_one_line(make_site):
-    site = make_site(image="ghcr.io/nobody/nothing:1")
+    site = make_site(image="registry.invalid/nobody/nothing:1")
     error = failure(site.executor.submit(os.getpid))
     assert "ImagePullBackOff" in str(error)
     assert "\n" not in str(error)

@@ -52,7 +52,7 @@ def is_key(value: Any, *, prefixed: bool = False) -> bool:
 def check_image(value: str) -> None:
     """A reference to an image, as registries take it."""
     if len(value) > 500 or not IMAGE.fullmatch(value):
-        refuse("image", "a reference such as ghcr.io/me/node:1", value)
+        refuse("image", "a reference such as registry.example.org/me/node:1", value)
 
 
 def check_dns(name: str, value: str) -> None:
