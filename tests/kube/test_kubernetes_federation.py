@@ -51,7 +51,7 @@ def test_what_a_pod_has_done_counts_when_it_is_asked_to_leave(kube, lab):
     log = federation.home / "runs/long/events.jsonl"
     until(lambda: log.exists() and rounds_begun(log) == [1])
     until(lambda: "Receiving" in federation("logs", "cloud-0"))
-    time.sleep(8)
+    time.sleep(20)  # a Python that imports torch beside others, and then some epochs
     victims, asked = pods(kube), time.time()
     for name in ("0", "1"):
         kube.core.delete_namespaced_pod(victims[name].name, kube.namespace)
@@ -66,7 +66,7 @@ def test_what_a_pod_has_done_counts_when_it_is_asked_to_leave(kube, lab):
     joined = until(lambda: [e for e in federation.events("long") if e["event"] == "aggregated"])
     assert joined[0]["replies"] == 2
     learnt = [e["metrics"]["accuracy"] for e in federation.events("long") if e["event"] == "evaluated"]
-    assert learnt[1] > 0.7 > learnt[0]  # of steps that were done before they left
+    assert learnt[1] > learnt[0] + 0.2  # of steps that were done before they left
     uids = {one.uid for one in victims.values()}
     until(lambda: len(found := pods(kube)) == 2 and not uids & {one.uid for one in found.values()})
     until(lambda: all(node["state"] == "online" for node in federation.status()["nodes"]))
