@@ -168,7 +168,6 @@ class KubernetesLauncher:
             self._applied.delete_at_once(HASTE_S)
             self._pods.start()
             gone = wait_for(self._pods, GONE_S)
-            # they would end with their SuperNodes, later
             for kind in ("Job", "Pod") if self.options.standing else ():
                 self.api.delete_all(kind, jobs_selector(self.place), HASTE_S)
             self._applied.delete(self._objects(0, {}))
@@ -292,7 +291,8 @@ class KubernetesLauncher:
                         one.status = JobStatus(JobState.FAILED, str(error), refused=True)
 
     def _read(self) -> None:
-        if self._pods.seen and self._reader.read(self._tickets.active(), self._pods.now(), WALL.now()):
+        seen = self._pods.now(), WALL.now(), self._pods.ends()
+        if self._pods.seen and self._reader.read(self._tickets.active(), *seen):
             self._applied.forget()  # somebody else may have deleted what makes them
 
 

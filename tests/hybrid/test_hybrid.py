@@ -51,7 +51,7 @@ def test_a_run_outlives_a_preemption_an_eviction_and_a_change_of_size(slurm_clus
     try:
         lab("up")
         assert {node["name"] for node in lab.status()["nodes"]} == nodes
-        settings = ("-c", f"num-rounds={ROUNDS}", "-c", "local-epochs=3")
+        settings = ("-c", f"num-rounds={ROUNDS}", "-c", "local-epochs=10")
         lab("run", "benchmark", *settings, "--name", "calm")
         assert contributed(lab, "calm") == nodes
 

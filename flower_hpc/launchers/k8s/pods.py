@@ -4,6 +4,8 @@ import logging
 import threading
 
 from ...clock import WALL
+from ..base import JobStatus
+from . import state
 from .api import AGAIN, Api
 from .connect import ClusterError
 from .place import Manifest
@@ -12,6 +14,7 @@ log = logging.getLogger(__name__)
 
 FIRST_S, LONGEST_S = 0.5, 30.0
 GONE = 410
+MOST_ENDS = 2000
 
 
 class Pods:
@@ -30,6 +33,7 @@ class Pods:
     def __init__(self, api: Api, selector: str, wake: threading.Event) -> None:
         self._api, self._selector, self._wake = api, selector, wake
         self._pods: dict[str, Manifest] = {}
+        self._ends: dict[str, JobStatus] = {}
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
         self.seen = False
@@ -47,6 +51,11 @@ class Pods:
         """By name."""
         with self._lock:
             return dict(self._pods)
+
+    def ends(self) -> dict[str, JobStatus]:
+        """Why pods, by uid, ended or were asked to leave: their successors may be seen before they are."""
+        with self._lock:
+            return dict(self._ends)
 
     def close(self) -> None:
         """End at the next word from the cluster."""
@@ -90,12 +99,20 @@ class Pods:
         if event["type"] == "BOOKMARK":
             return version
         with self._lock:
+            self._note(pod)
             if event["type"] == "DELETED":
                 self._pods.pop(name, None)
             else:
                 self._pods[name] = pod
         self._wake.set()
         return version
+
+    def _note(self, pod: Manifest) -> None:
+        found, uid = state.read(pod), pod["metadata"]["uid"]
+        if (found.ended or found.leaves_at) and uid not in self._ends:
+            self._ends[uid] = found
+            while len(self._ends) > MOST_ENDS:
+                self._ends.pop(next(iter(self._ends)))
 
     def _hear(self, error: ClusterError) -> None:
         if str(error) != str(self.trouble):

@@ -1,6 +1,7 @@
 """Reads a site's pods for the nodes in them: which start is whose, and what became of it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from ..base import JobState, JobStatus
 from . import state
@@ -28,14 +29,25 @@ class Reader:
         self._name, self._why_missing = name, why_missing
         self._prints: dict[str, str] = {}
         self._former: dict[str, str] = {}
+        self._ends: Mapping[str, JobStatus] = {}
         self._asked, self._why, self._missing = -1e9, "", False
 
     def expect(self, prints: Mapping[str, str]) -> None:
         """How pods, by name, were started that an earlier launcher had made."""
         self._former.update(prints)
 
-    def read(self, tickets: Iterable[Ticket], pods: Mapping[str, Manifest], now: float) -> bool:
-        """Look at all of them; whether some have long had no pod, said once in a while."""
+    def read(
+        self,
+        tickets: Iterable[Ticket],
+        pods: Mapping[str, Manifest],
+        now: float,
+        ends: Mapping[str, JobStatus] = MappingProxyType({}),
+    ) -> bool:
+        """Look at all of them; whether some have long had no pod, said once in a while.
+
+        ``ends`` says of pods, by uid, why they ended, though their successors may be seen by now.
+        """
+        self._ends = ends
         for name, pod in pods.items():
             if name in self._former:
                 self._prints[pod["metadata"]["uid"]] = self._former[name]
@@ -62,6 +74,7 @@ class Reader:
             one.parting = found.reason
         if old is None or old == one.life:
             return found
+        self._recall(one, old[0])
         return self._began_anew(one, found, how_it_ended(one, pod, same_pod=old[0] == one.life[0]), now)
 
     def _began_anew(self, one: Ticket, found: JobStatus, ended: JobStatus, now: float) -> JobStatus:
@@ -69,8 +82,14 @@ class Reader:
         one.told_until = now + STAYS_S
         return found if found.state.final else ended
 
+    def _recall(self, one: Ticket, uid: str) -> None:
+        known = self._ends.get(uid)
+        if known is not None and known.reason and not one.parting:
+            one.parting = known.reason
+
     def _without_pod(self, one: Ticket, now: float) -> JobStatus:
         if one.life is not None:
+            self._recall(one, one.life[0])
             words = one.parting or "its pod is gone"
             one.life, one.parting, one.since = None, "", now
             one.told_until = now + STAYS_S
