@@ -266,7 +266,9 @@ def scratch_folder() -> Iterator[Path]:
     base = Path(os.environ.get("SLURM_TMPDIR") or tempfile.gettempdir())
     for old in base.glob(f"{SCRATCH}*"):
         pid = old.name.rpartition("-")[2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and old.stat().st_uid == os.getuid():
+        # in a container every pilot is process 1, and finds the folder of the one that was killed
+        over = pid == str(os.getpid()) or (pid.isdigit() and not Path(f"/proc/{pid}").exists())
+        if over and old.stat().st_uid == os.getuid():
             shutil.rmtree(old, ignore_errors=True)
     folder = base / f"{SCRATCH}{job_id()}-{os.getpid()}"
     folder.mkdir(mode=0o700)

@@ -1,9 +1,11 @@
 """A federation with pods: real SuperLink, gateway and SuperNodes, TLS and node keys."""
 
+import contextlib
 import os
 import signal
 import time
 
+import psutil
 import pytest
 
 from lab import Lab, until
@@ -43,6 +45,17 @@ def pods(kube):
     return {one.metadata.labels["apps.kubernetes.io/pod-index"]: one.metadata for one in found}
 
 
+def trained_for(kube, pod):
+    """Seconds of processor time of a pod's ClientApp: the first few go into importing torch."""
+    family = [psutil.Process(pid) for pid in kube.cluster.pids(kube.namespace, pod)]
+    apps = [one for first in family for one in first.children(recursive=True)]
+    with contextlib.suppress(psutil.Error):  # one of them has ended meanwhile
+        return max(
+            (one.cpu_times().user for one in apps if "clientapp" in " ".join(one.cmdline())), default=0
+        )
+    return 0
+
+
 def test_what_a_pod_has_done_counts_when_it_is_asked_to_leave(kube, lab):
     federation = lab()
     federation("up")
@@ -51,8 +64,9 @@ def test_what_a_pod_has_done_counts_when_it_is_asked_to_leave(kube, lab):
     log = federation.home / "runs/long/events.jsonl"
     until(lambda: log.exists() and rounds_begun(log) == [1])
     until(lambda: "Receiving" in federation("logs", "cloud-0"))
-    time.sleep(20)  # a Python that imports torch beside others, and then some epochs
-    victims, asked = pods(kube), time.time()
+    victims = pods(kube)
+    until(lambda: all(trained_for(kube, one.name) > 10 for one in victims.values()))
+    asked = time.time()
     for name in ("0", "1"):
         kube.core.delete_namespaced_pod(victims[name].name, kube.namespace)
     until(lambda: [e for e in federation.events("long") if e["event"] == "reply_accepted"], 60)
