@@ -1,11 +1,12 @@
 """Stands between boto3 and moto: hands requests on, and loses answers or says no when told to."""
 
 import contextlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs
 
 import httpx
+
+from .serving import serving
 
 ERROR = "<Response><Errors><Error><Code>{}</Code><Message>{}</Message></Error></Errors></Response>"
 
@@ -53,13 +54,5 @@ def flaky(server):
         def log_message(self, *words):
             pass
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{listener.server_port}"
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(Handler) as state.url:
         yield state
-    finally:
-        listener.shutdown()
-        listener.server_close()
-        thread.join()

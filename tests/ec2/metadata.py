@@ -8,9 +8,10 @@ import contextlib
 import datetime
 import json
 import secrets
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from .serving import serving
 
 NOTICE = "meta-data/spot/instance-action"
 
@@ -59,13 +60,5 @@ def imds(tags):
         def log_message(self, *words):
             pass
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{listener.server_port}"
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(Handler) as state.url:
         yield state
-    finally:
-        listener.shutdown()
-        listener.server_close()
-        thread.join()
