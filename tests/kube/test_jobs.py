@@ -188,11 +188,12 @@ def test_a_job_that_fits_nowhere_says_why_and_waits(make_site):
     nothing_is_left(site)
 
 
-def test_what_the_cluster_refuses_is_one_line_and_leaves_nothing(make_site):
-    site = make_site(priority_class="no-such-class", tolerations=({"key": "a", "operator": "Never"},))
+def test_what_the_cluster_refuses_is_one_line_and_leaves_nothing(site):
+    quota = {"metadata": {"name": "few"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    site.kube.core.create_namespaced_resource_quota(site.kube.namespace, quota)
     with pytest.raises(LaunchError) as error:
         site.executor.submit(os.getpid)
-    assert "operator" in str(error.value)
+    assert "exceeded quota: few" in str(error.value)
     assert "\n" not in str(error.value)
     nothing_is_left(site)
 
