@@ -71,11 +71,8 @@ NUM_PARTITIONS = "num-partitions"
 # in the environment of a SuperLink that a federation started
 STATE_ENV = "FLOWER_HPC_STATE"
 NODE_STATE_ENV = "FLOWER_HPC_NODE_STATE"  # on a SuperNode: its own folder
-OFFLOAD_ENV = "FLOWER_HPC_OFFLOAD"  # on a SuperNode: where its training messages are worked on, JSON
 DATA_ENV = "FLOWER_HPC_DATA"
-OFFLOAD_ENV = (
-    "FLOWER_HPC_OFFLOAD"  # on a SuperNode: where its training runs, a JSON object (client/offload.py)
-)
+OFFLOAD_ENV = "FLOWER_HPC_OFFLOAD"  # on a SuperNode: where its training runs, JSON (client/offload.py)
 JOB_STATE_ENV = "FLOWER_HPC_JOB_STATE"  # in a batch job of one message: a folder of its own
 UNNAMED = "unnamed-"  # run keys of runs without a name
 UNNAMED_AGE_S = 24 * 3600.0  # after which what was kept of them goes: nobody resumes one

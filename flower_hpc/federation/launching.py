@@ -52,7 +52,7 @@ class Launchers:
             memory = self._state.jobs / f"{name}.json"
             known = SlurmLauncher(options, job_name=job_name(config, name, self._state), memory=memory)
             self._batch[name] = known
-        known.options, known.poll_s = options, site.poll_s
+        known.options, known.poller.poll_s = options, site.poll_s
         return known
 
     def pods(self, config: FederationConfig, name: str) -> KubernetesLauncher:
@@ -78,7 +78,7 @@ class Launchers:
                 job_name=job_name(config, name, self._state),
                 memory=self._state.jobs / f"{name}.json",
             )
-        known.options, known.poll_s = site.batch(), site.poll_s
+        known.options, known.poller.poll_s = site.batch(), site.poll_s
         return known
 
     def _psij(self, options: PsijOptions, name: str) -> Launcher:

@@ -1,12 +1,11 @@
 """SuperNodes as EC2 instances, on demand or spot.
 
-One thread a site speaks to AWS, so that nothing that is slow there holds the controller up. Every instance
-carries its node's name and ticket as tags: they say what there is. A request whose answer was lost is sent
-again under the same client token, after a look whether its instance is there.
+One thread a site (:mod:`.poller`) speaks to AWS. Every instance carries its node's name and ticket as tags:
+they say what there is. A request whose answer was lost is sent again under the same client token, after a
+look whether its instance is there.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,11 +18,11 @@ from .aws.cloud import Ec2Cloud
 from .aws.options import Ec2Options
 from .aws.place import Ec2Place
 from .base import Found, JobSpec, JobStatus
+from .poller import POLL_S, Poller
 
 log = logging.getLogger(__name__)
 
-POLL_S, QUICK_POLL_S, QUICK_FOR_S = 10.0, 2.0, 60.0
-TOLD_S, CONSOLE_S = 60.0, 30.0
+CONSOLE_S = 30.0
 TOGETHER = 8
 
 
@@ -60,17 +59,16 @@ class Ec2Launcher:
         poll_s: float = POLL_S,
         cloud: Callable[[Ec2Options], Ec2Cloud] = Ec2Cloud,
     ) -> None:
-        self.poll_s = poll_s
-        self.trouble = ""
-        """Why nothing is known of the instances at present; empty where all is well."""
+        self.poller = Poller(job_name, self._look, poll_s)
         self.place = Ec2Place(options, folder, federation, site, job_name, memory.with_suffix(".mark"), cloud)
         self._book = Book(memory)
         self._console: dict[str, tuple[float, str]] = {}
         self._wanted: set[str] = set()
-        self._wake = threading.Event()
-        self._busy_until = self._told = -1e9
-        self._closed = False
-        self._thread: threading.Thread | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is known of the instances at present; empty where all is well."""
+        return self.poller.trouble
 
     @property
     def options(self) -> Ec2Options:
@@ -91,7 +89,7 @@ class Ec2Launcher:
     def submit(self, spec: JobSpec) -> str:
         """Have an instance made."""
         ticket = self._book.wish(spec)
-        self._hurry()
+        self.poller.hurry()
         return ticket
 
     def status(self, job_id: str) -> JobStatus:
@@ -101,7 +99,7 @@ class Ec2Launcher:
     def cancel(self, job_id: str, *, force: bool = False) -> None:
         """End the instance: EC2 has it shut down, and its node hands its work in within the grace."""
         if self._book.end(job_id):
-            self._hurry()
+            self.poller.hurry()
 
     def logs(self, job_id: str, max_bytes: int = 65536) -> str:
         """The end of its console, as EC2 had it at the last look; who asks has it looked at again."""
@@ -114,11 +112,11 @@ class Ec2Launcher:
         if not self.place.is_marked:
             return {}
         try:
-            listed, self.trouble = self._listed(), ""
+            listed, self.poller.trouble = self._listed(), ""
         except LaunchError as error:
-            self.trouble, listed = str(error), None
+            self.poller.trouble, listed = str(error), None
         found = self._book.adopt(listed)
-        self._hurry()
+        self.poller.hurry()
         return found
 
     def take_down(self) -> list[str]:
@@ -128,53 +126,30 @@ class Ec2Launcher:
 
     def close(self) -> None:
         """End the thread; instances go on."""
-        self._closed = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(5)
+        self.poller.close()
+
+    def step(self) -> None:
+        """End, look and make once."""
+        self.poller.look()
 
     # -- the thread ----------------------------------------------------------------------------------
 
-    def _hurry(self) -> None:
-        self._busy_until = WALL.now() + QUICK_FOR_S
-        self._wake.set()
-        if self._thread is None and not self._closed:
-            name = f"ec2 {self.place.job_name}"
-            self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._thread.start()
-
-    def _work(self) -> None:
-        while not self._closed:
-            quick = WALL.now() < self._busy_until
-            self._wake.wait(min(QUICK_POLL_S, self.poll_s) if quick else self.poll_s)
-            if self._wake.is_set():
-                self._wake.clear()
-                WALL.sleep(0.05)  # what comes together goes together
-            if not self._closed:
-                self.step()
-
-    def step(self) -> None:
-        """End, look and make once; called by the thread."""
+    def _look(self) -> None:
         found: dict[str, request.Json] = {}
         try:
             self._end_asked()
+            if self.poller.closed:
+                return
             found = self._listed() if self.place.is_marked else {}
             if self._book.learn(found, self.place.notices(found.values())):
-                self._busy_until = WALL.now() + QUICK_FOR_S
+                self.poller.changed()
             self._make(self._book.due(found))
             self.place.tell_door()
             self._read_consoles()
-            self.trouble = ""
         except LaunchError as error:
-            self._tell(error)
             for ticket in self._book.due(found):
                 self._book.failed(ticket, error)
-
-    def _tell(self, error: LaunchError) -> None:
-        self.trouble = str(error)
-        if WALL.now() - self._told > TOLD_S:
-            self._told = WALL.now()
-            log.warning("%s: %s", self.place.job_name, error)
+            raise
 
     def _end_asked(self) -> None:
         if asked := self._book.to_end():
@@ -198,7 +173,7 @@ class Ec2Launcher:
                 list(pool.map(self._make_one, due, due.values()))
 
     def _make_one(self, ticket: str, wish: Wish) -> None:
-        if self._closed or not self._book.asking(ticket):
+        if self.poller.closed or not self._book.asking(ticket):
             return
         try:
             instance = self.place.make(wish.spec, ticket, wish.attempt)

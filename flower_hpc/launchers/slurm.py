@@ -1,7 +1,7 @@
 """SuperNodes as Slurm jobs, through submitit.
 
-One thread a site hands jobs over and looks at them, so that no slow ``sbatch`` or ``squeue`` holds the
-controller up: what is submitted together becomes one job array, and one ``squeue`` a poll tells of them all.
+One thread a site (:mod:`.poller`) hands jobs over and looks at them: what is submitted together becomes one
+job array, and one ``squeue`` a poll tells of them all.
 """
 
 import logging
@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ..clock import WALL
 from ..errors import LaunchError
 from .base import Found, JobSpec, JobState, JobStatus
 from .memory import Memory, Record
 from .pilot import Pilot
+from .poller import POLL_S, Poller
 from .slurm_queue import STATES, Run, SlurmQueue, kill_wait_s, run
 from .slurm_site import SlurmOptions
 from .slurm_submit import files_of, remove_files, script, submit
@@ -24,9 +24,6 @@ from .supernode_log import since_last_start
 from .tail import tail
 
 log = logging.getLogger(__name__)
-
-POLL_S, QUICK_POLL_S, QUICK_FOR_S = 10.0, 2.0, 60.0
-TOLD_S = 60.0
 
 
 class SlurmLauncher:
@@ -55,21 +52,22 @@ class SlurmLauncher:
         poll_s: float = POLL_S,
         run: Run = run,
     ) -> None:
-        self.options, self.job_name, self.poll_s = options, job_name, poll_s
+        self.options, self.job_name = options, job_name
+        self.poller = Poller(job_name, self._step, poll_s)
         self.queue = SlurmQueue((job_name,), run)
-        self.trouble = ""
-        """Why nothing is known of the jobs at present; empty where all is well."""
         self._run, self._memory = run, Memory(memory)
         self._status: dict[str, JobStatus] = {}
         self._waiting: dict[str, JobSpec] = {}
         self._to_cancel: set[str] = set()
         self._asked: set[str] = set()
         self._stuck: set[str] = set()
-        self._lock, self._wake = threading.Lock(), threading.Event()
-        self._busy_until = self._told = -1e9
-        self._closed = False
+        self._lock = threading.Lock()
         self._kill_wait_s: float | None = None
-        self._thread: threading.Thread | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is known of the jobs at present; empty where all is well."""
+        return self.poller.trouble
 
     # -- what the controller calls; none of it waits -------------------------------------------------
 
@@ -84,7 +82,7 @@ class SlurmLauncher:
             self._memory.note(ticket, spec)
             self._waiting[ticket] = spec
             self._status[ticket] = JobStatus(JobState.PENDING, "being submitted")
-        self._hurry()
+        self.poller.hurry()
         return ticket
 
     def status(self, job_id: str) -> JobStatus:
@@ -111,7 +109,7 @@ class SlurmLauncher:
             elif job_id not in self._asked:
                 self._asked.add(job_id)
                 self._to_cancel.add(job_id)
-        self._hurry()
+        self.poller.hurry()
 
     def _keep_words(self, record: Record) -> None:
         # `logs` shows the node's own log: what Slurm wrote of a job that came not so far belongs there too
@@ -143,7 +141,7 @@ class SlurmLauncher:
             if strays := set(alive) - {record.job for record in known.values()}:
                 self._scancel(sorted(strays))
         except LaunchError as error:  # nothing is known: all may live
-            self.trouble, statuses = str(error), {}
+            self.poller.trouble, statuses = str(error), {}
         found = {}
         for ticket, record in known.items():
             status = statuses.get(record.job, JobStatus(JobState.PENDING, "seen before"))
@@ -153,46 +151,23 @@ class SlurmLauncher:
                 self._status[ticket] = replace(status, job=record.job)
                 found[record.name] = Found(ticket, record.fingerprint)
         if found:
-            self._hurry()
+            self.poller.hurry()
         return found
 
     def close(self) -> None:
         """End the thread; jobs go on."""
-        self._closed = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(5)
+        self.poller.close()
+
+    def step(self) -> None:
+        """Cancel, submit and look once."""
+        self.poller.look()
 
     # -- the thread ----------------------------------------------------------------------------------
 
-    def _hurry(self) -> None:
-        self._busy_until = WALL.now() + QUICK_FOR_S
-        self._wake.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=f"slurm {self.job_name}", daemon=True)
-            self._thread.start()
-
-    def _work(self) -> None:
-        while not self._closed:
-            quick = WALL.now() < self._busy_until
-            self._wake.wait(min(QUICK_POLL_S, self.poll_s) if quick else self.poll_s)
-            if self._wake.is_set():
-                self._wake.clear()
-                WALL.sleep(0.05)  # what comes together goes together
-            self.step()
-
-    def step(self) -> None:
-        """Cancel, submit and look once; called by the thread."""
-        try:
-            self._cancel_asked()
-            self._submit_waiting()
-            self._look()
-            self.trouble = ""
-        except LaunchError as error:
-            self.trouble = str(error)
-            if WALL.now() - self._told > TOLD_S:
-                self._told = WALL.now()
-                log.warning("%s: %s", self.job_name, error)
+    def _step(self) -> None:
+        self._cancel_asked()
+        self._submit_waiting()
+        self._look()
 
     def _cancel_asked(self) -> None:
         with self._lock:
@@ -247,7 +222,7 @@ class SlurmLauncher:
             for job, status in found.items():
                 old = self._status[watched[job]]
                 if status.state is not old.state:
-                    self._busy_until = WALL.now() + QUICK_FOR_S
+                    self.poller.changed()
                 if status.state is JobState.PENDING:
                     self._memory.restarts(watched[job])
                 self._status[watched[job]] = replace(status, job=job)

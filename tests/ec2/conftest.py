@@ -99,7 +99,7 @@ def make(aws, options, folder, tmp_path):
         names = {"federation": "lab", "site": "cloud", "job_name": "lab-cloud-abc123"} | more
         one = Ec2Launcher(options, folder=folder, memory=tmp_path / "jobs" / "cloud.json", **names)
         if not threaded:  # tests call `step` themselves
-            one._hurry = lambda: None
+            one.poller.hurry = lambda: None
         made.append(one)
         return one
 

@@ -68,7 +68,7 @@ def test_its_launcher_is_told_all_and_again_after_an_edit(tmp_path):
     assert (first.options.types, first.options.max_price) == (("g5.xlarge",), 1)
     again = launchers.of(parse(types=["g4dn.xlarge"], poll_s=3), "cloud")
     assert again is first
-    assert (again.options.types, again.poll_s) == (("g4dn.xlarge",), 3)
+    assert (again.options.types, again.poller.poll_s) == (("g4dn.xlarge",), 3)
 
 
 OPTIONS = Ec2Options(image="ami-12345678", instance_profile="nodes", types=("a1.large", "b2.large"))
