@@ -1,13 +1,13 @@
 """Logs that a platform keeps, fetched when somebody wants to read them."""
 
 from .desired import Saved
-from .kubernetes_site import KubernetesSite
 from .launching import Launchers
+from .site import CloudSite
 from .state import StateDir
 
 
 def fetch(state: StateDir, node: str) -> bool:
-    """Bring the log of a pod's node up to date; False for others, which are on a disk of ours.
+    """Bring the log of a pod or an instance up to date; False for others, which are on a disk of ours.
 
     Raises
     ------
@@ -15,11 +15,11 @@ def fetch(state: StateDir, node: str) -> bool:
         The platform has no log of it, or does not answer.
     """
     saved, site = Saved.read(state), node.rpartition("-")[0]
-    if saved is None or not isinstance(saved.config.sites.get(site), KubernetesSite):
+    if saved is None or not isinstance(saved.config.sites.get(site), CloudSite):
         return False
     launchers = Launchers(state)
     try:
-        text = launchers.pods(saved.config, site).fetch(node)
+        text = launchers.cloud(saved.config, site).fetch(node)
     finally:
         launchers.close()
     path = state.log(node)

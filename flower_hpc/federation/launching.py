@@ -16,6 +16,7 @@ from .ec2_site import Ec2Site
 from .jobs import job_name, place_of, site_folder
 from .kubernetes_site import KubernetesSite
 from .link_config import SlurmSuperLink
+from .site import CloudSite
 from .sites import PsijSite, SlurmSite
 from .state import PROCESSES, StateDir
 from .superlink import SuperLink
@@ -38,10 +39,8 @@ class Launchers:
     def of(self, config: FederationConfig, name: str) -> Launcher:
         """The launcher of a site, with what the site asks for now."""
         site = config.sites[name]
-        if isinstance(site, KubernetesSite):
-            return self.pods(config, name)
-        if isinstance(site, Ec2Site):
-            return self._ec2(config, name, site)
+        if isinstance(site, CloudSite):
+            return self.cloud(config, name)
         if isinstance(site, PsijSite):
             return self._psij(site.batch(site_folder(config, name, self._state) / "jobs"), name)
         if not isinstance(site, SlurmSite) or not site.remote:
@@ -55,6 +54,11 @@ class Launchers:
         known.options, known.poller.poll_s = options, site.poll_s
         return known
 
+    def cloud(self, config: FederationConfig, name: str) -> KubernetesLauncher | Ec2Launcher:
+        """The launcher of a site that shares no disk with this machine."""
+        site = config.sites[name]
+        return self._ec2(config, name, site) if isinstance(site, Ec2Site) else self.pods(config, name)
+
     def pods(self, config: FederationConfig, name: str) -> KubernetesLauncher:
         """The launcher of a Kubernetes site."""
         site = config.sites[name]
@@ -67,7 +71,7 @@ class Launchers:
         self._pods[name].options = options
         return self._pods[name]
 
-    def _ec2(self, config: FederationConfig, name: str, site: Ec2Site) -> Launcher:
+    def _ec2(self, config: FederationConfig, name: str, site: Ec2Site) -> Ec2Launcher:
         known = self._ec2s.get(name)
         if known is None:
             known = self._ec2s[name] = Ec2Launcher(

@@ -107,6 +107,19 @@ class Ec2Launcher:
         text = self._console.get(job_id, (0.0, ""))[1]
         return text.encode()[-max_bytes:].decode(errors="ignore")
 
+    def fetch(self, name: str) -> str:
+        """What a node's instance has on its console, now; LaunchError where there is none. Waits for AWS."""
+        marked = self.place.instances() if self.place.is_marked else []
+        own = [one for one in marked if request.as_tags(one).get(request.NODE) == name]
+        if not own:
+            raise LaunchError(f"{name} has no instance at present")
+        newest = max(own, key=lambda one: str(one.get("LaunchTime", "")))
+        if text := self.place.cloud.console(newest["InstanceId"]):
+            return text
+        raise LaunchError(
+            f"{name}: EC2 has nothing of the console of {newest['InstanceId']} yet; it takes some minutes"
+        )
+
     def adopt(self) -> Mapping[str, Found]:
         """Instances that an earlier launcher of this memory asked for; others with its mark are ended."""
         if not self.place.is_marked:

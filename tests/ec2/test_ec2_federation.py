@@ -39,6 +39,10 @@ def test_down_leaves_nothing_that_costs_money(aws, ec2, image, tmp_path, killed)
             one["Value"] for each in live(ec2) for one in each["Tags"] if one["Key"] == "flower-hpc:node"
         }
         assert names == {"cloud-0", "cloud-1"}
+        logs = subprocess.run(
+            [command, "logs", "cloud-1"], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+        assert "Linux version" in logs.stdout, logs.stderr
         if killed:
             pid = int((tmp_path / "home/lab/controller.lock").read_text())
             os.kill(pid, 9)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from flower_hpc.errors import LaunchError
 from flower_hpc.launchers import JobState
 from flower_hpc.launchers.aws.request import as_tags
 from flower_hpc.launchers.aws.store import from_text
@@ -201,6 +202,17 @@ def test_the_console_is_read_when_somebody_asks(make, spec):
     launcher.step()
     assert "Linux version" in launcher.logs(ticket)
     assert len(launcher.logs(ticket, max_bytes=10)) == 10
+
+
+def test_the_console_can_be_fetched_by_a_nodes_name(make, spec):
+    launcher = make()
+    for expected in ("cloud-0", "cloud-1"):
+        with pytest.raises(LaunchError, match=f"{expected} has no instance"):
+            launcher.fetch(expected)
+    running(launcher, launcher.submit(spec()))
+    assert "Linux version" in launcher.fetch("cloud-0")
+    with pytest.raises(LaunchError, match="cloud-1 has no instance"):
+        launcher.fetch("cloud-1")
 
 
 def test_rendering_asks_nobody(make, spec, monkeypatch):
