@@ -1,6 +1,8 @@
 """Logs that a platform keeps, fetched when somebody wants to read them."""
 
+from ..errors import LaunchError
 from .desired import Saved
+from .handed_site import HandedSite
 from .kubernetes_site import KubernetesSite
 from .launching import Launchers
 from .state import StateDir
@@ -15,6 +17,10 @@ def fetch(state: StateDir, node: str) -> bool:
         The platform has no log of it, or does not answer.
     """
     saved, site = Saved.read(state), node.rpartition("-")[0]
+    if saved is not None and isinstance(saved.config.sites.get(site), HandedSite):
+        raise LaunchError(
+            f"the log of {node} is where it was started: logs/{node}.log in its home, or its pod's"
+        )
     if saved is None or not isinstance(saved.config.sites.get(site), KubernetesSite):
         return False
     launchers = Launchers(state)

@@ -8,11 +8,15 @@ from pathlib import Path
 from ..errors import LaunchError
 from ..launchers import KubernetesLauncher, Launcher, LocalLauncher, SlurmLauncher
 from ..launchers.ec2 import Ec2Launcher
+from ..launchers.handed import HandedLauncher
 from ..launchers.piloted import Piloted
 from ..launchers.psij_job import PsijOptions
 from ..launchers.slurm_queue import run
+from ..network.heard import Listened
 from .config import FederationConfig
 from .ec2_site import Ec2Site
+from .handed_site import HandedSite
+from .identity import fingerprint_of
 from .jobs import job_name, place_of, site_folder
 from .kubernetes_site import KubernetesSite
 from .link_config import SlurmSuperLink
@@ -42,6 +46,8 @@ class Launchers:
             return self.pods(config, name)
         if isinstance(site, Ec2Site):
             return self._ec2(config, name, site)
+        if isinstance(site, HandedSite):
+            return self._handed(name)
         if isinstance(site, PsijSite):
             return self._psij(site.batch(site_folder(config, name, self._state) / "jobs"), name)
         if not isinstance(site, SlurmSite) or not site.remote:
@@ -80,6 +86,16 @@ class Launchers:
             )
         known.options, known.poller.poll_s = site.batch(), site.poll_s
         return known
+
+    def _handed(self, name: str) -> Launcher:
+        heard = Listened(self._state.heard)
+
+        def last(node: str) -> float | None:
+            return heard.last(fingerprint_of(self._state.keys, node))
+
+        if name not in self._others:
+            self._others[name] = HandedLauncher(name, last)
+        return self._others[name]
 
     def _psij(self, options: PsijOptions, name: str) -> Launcher:
         from ..launchers.psij import PsijLauncher
