@@ -88,14 +88,13 @@ class Launchers:
         return known
 
     def _handed(self, name: str) -> Launcher:
-        heard = Listened(self._state.heard)
+        heard, prints = Listened(self._state.heard), dict[str, str]()
 
         def last(node: str) -> float | None:
-            return heard.last(fingerprint_of(self._state.keys, node))
+            prints[node] = prints.get(node) or fingerprint_of(self._state.keys, node)
+            return heard.last(prints[node])
 
-        if name not in self._others:
-            self._others[name] = HandedLauncher(name, last)
-        return self._others[name]
+        return self._others.setdefault(name, HandedLauncher(name, last))
 
     def _psij(self, options: PsijOptions, name: str) -> Launcher:
         from ..launchers.psij import PsijLauncher
