@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import re
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import yaml
 
 from flower_hpc import __version__
 from flower_hpc.federation.config import FederationConfig
+from flower_hpc.federation.handing import Handover
 from flower_hpc.launchers.k8s import KubernetesOptions, Volume
 from flower_hpc.launchers.k8s.link import LinkOptions, link_manifests, place_of
 from flower_hpc.launchers.k8s.manifests import manifests
@@ -17,7 +19,8 @@ from flower_hpc.launchers.k8s.place import Place
 from helm import render
 from kube_rules import not_restricted, refused
 
-CHART = Path(__file__).parents[1] / "deploy/helm/flower-hpc"
+ROOT = Path(__file__).parents[1]
+CHART, README = ROOT / "deploy/helm/flower-hpc", ROOT / "README.md"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = yaml.safe_load((CHART / "values.schema.json").read_text())
 TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists"}
@@ -152,3 +155,30 @@ def test_values_that_cannot_work_are_refused(part, what):
 def test_its_version_is_the_packages():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == __version__
+
+
+def test_what_is_handed_over_is_what_a_site_of_the_chart_looks_for():
+    files = {"ca.pem": b"1", "door": b"2", "nodes.json.gz": b"3", "cloud-0.key": b"4"}
+    handed = Handover("lab", "cloud", ("cloud-0",), files, 60)
+    secret = handed.secret()
+    given = values("site", nodes=1)
+    assert secret["metadata"]["name"] == given["site"]["bundleSecret"]
+    assert secret["metadata"]["labels"]["flower-hpc/site"] == given["site"]["name"]
+    (pod,) = (one["spec"]["template"]["spec"] for one in rendered(given) if one["kind"] == "StatefulSet")
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "bundle")
+    assert volume["secret"]["secretName"] == secret["metadata"]["name"]
+    node = pod["containers"][0]["command"][3].replace("{ordinal}", "0")
+    assert f"{node}.key" in secret["data"]
+    values("site", bundleSecret=Handover("lab", "a" * 50, (), files, 60).secret()["metadata"]["name"])
+
+
+def test_the_site_of_others_in_the_readme_can_be_meant():
+    section = README.read_text("utf-8").partition("\n## A site that others start\n")[2].partition("\n## ")[0]
+    ours, theirs = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
+    config = FederationConfig.parse({"name": "lab"} | ours, "README.md")
+    ((name, site),) = config.sites.items()
+    given = values("site", **{key: value for key, value in theirs["site"].items() if key != "enabled"})
+    assert (theirs["federation"], theirs["superlink"]) == (config.name, {"enabled": False})
+    assert (theirs["site"]["name"], theirs["site"]["nodes"]) == (name, site.nodes)
+    assert theirs["site"]["bundleSecret"] == f"{config.name}-{name}"
+    assert [words for one in rendered(given) for words in refused(one)] == []

@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from ..errors import FlowerHpcError
 from .autoscale import autoscale
+from .bundle import bundle
 from .demo import demo
 from .doctor import doctor
 from .down import down
@@ -40,6 +41,7 @@ _COMMANDS = (
     run,
     strategies,
     logs,
+    bundle,
     scale,
     autoscale,
     down,

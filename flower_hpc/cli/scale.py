@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ..federation.handed_site import HandedSite
 from .common import ERR, FileOption, Json, find, print_json, print_status
 
 
@@ -21,3 +22,6 @@ def scale(
         print_json(status.to_json())
     else:
         print_status(status, ERR)
+        if isinstance(target.config.sites.get(site), HandedSite):
+            words = f"new nodes need a new bundle where they are started: `flower-hpc bundle {site}`"
+            ERR.print(words, highlight=False, soft_wrap=True)

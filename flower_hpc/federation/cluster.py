@@ -16,6 +16,7 @@ from ..launchers.k8s.place import FEDERATION, MANAGER, Manifest
 from .config import FederationConfig
 from .desired import Saved
 from .federation import Federation
+from .handed_site import HandedSite
 from .kubernetes_site import KubernetesSite
 from .link_config import KubernetesSuperLink
 from .planning import warnings
@@ -106,25 +107,26 @@ class ClusterFederation(Federation):
 
     def is_up(self) -> bool:
         """Not known here."""
-        self._ask_inside("run", "/tmp/APP", before=f"{self._command('cp', 'APP', 'POD:/tmp/APP')}; ")
+        self.ask_inside("run", "/tmp/APP", before=f"{self._command('cp', 'APP', 'POD:/tmp/APP')}; ")
 
     def status(self) -> Status:
         """Not known here."""
-        self._ask_inside("status", self.name)
+        self.ask_inside("status", self.name)
 
     def scale(self, site: str, nodes: int, timeout_s: float = 120) -> Status:
         """Not done from here."""
-        self._ask_inside("scale", site, str(nodes))
+        self.ask_inside("scale", site, str(nodes))
 
     def log_path(self, node: str) -> Path:
         """Not here."""
-        self._ask_inside("logs", node)
+        self.ask_inside("logs", node)
 
     def up_once(self) -> Status:
         """Not needed: the pod stays."""
         raise ConfigError("--once: is for a SuperLink on this machine, and this one is a pod")
 
-    def _ask_inside(self, *words: str, before: str = "") -> NoReturn:
+    def ask_inside(self, *words: str, before: str = "") -> NoReturn:
+        """Refuse, with the command that asks its pod."""
         command = f"{before}{self._inside(*words)}"
         raise ConfigError(f"federation {self.name} lives in a cluster, ask it there: {command}")
 
@@ -177,9 +179,9 @@ def inside(config: FederationConfig) -> Manifest:
     del data["superlink"]
     data["gateway"] = data.get("gateway", {}) | {"port": config.gateway.port or PORT}
     for name, site in config.sites.items():
-        if not isinstance(site, KubernetesSite) and type(site) is not Site:
+        if not isinstance(site, KubernetesSite | HandedSite) and type(site) is not Site:
             raise ConfigError(
-                f"sites.{name}.launcher: got {site.launcher!r}, must be kubernetes or local here"
+                f"sites.{name}.launcher: got {site.launcher!r}, must be kubernetes, handed or local here"
             )
         if isinstance(site, KubernetesSite):
             for what in ("kubeconfig", "context"):

@@ -10,7 +10,7 @@
     gateway: {host: 0.0.0.0, port: null, address: login1}   # for nodes beyond this machine
     sites:
       here:                      # its nodes are named here-0, here-1, ...
-        launcher: local          # local = processes of this machine (default); slurm, psij, ec2: see sites.py
+        launcher: local          # local = processes of this machine (default); others: see sites.py
         nodes: 4
         data_dir: data           # handed to the nodes as `data-dir`; relative to this file
         node_config: {slowdown: 1}             # more scalars for each node's config
@@ -30,6 +30,7 @@ from ..errors import ConfigError
 from .elastic_config import Amount, check_sites, is_elastic, most_of
 from .explain import explain
 from .fields import HOST, Name, Strict
+from .handed_site import HandedSite
 from .link_config import AnySuperLink, KubernetesSuperLink, SlurmSuperLink, SuperLinkConfig
 from .site import CloudSite, Site
 from .sites import AnySite, SlurmSite
@@ -175,6 +176,27 @@ class FederationConfig(Strict):
                 f"sites.{name}.via: is missing, must be the HOST:PORT at which its nodes reach the gateway "
                 "here (or gateway: {address: HOST, port: PORT} for all sites)"
             )
+
+        if isinstance(site, HandedSite):
+            self._handed(name)
+
+    def _handed(self, name: str) -> None:
+        # what is handed over names the gateway, and nobody here can change it afterwards
+        if self.link_elsewhere:
+            raise ValueError(
+                f"superlink.launcher: got 'slurm', must be local: others start the nodes of sites.{name}, "
+                "and their bundle names one address for good"
+            )
+        if self.gateway.port is None and not self.in_cluster:
+            raise ValueError(
+                f"gateway.port: is missing, must be an integer from 1 to 65535: others start the nodes of "
+                f"sites.{name}, and their bundle names it"
+            )
+        for home, site in self.sites.items():
+            if site.burst is not None and site.burst.to == name:
+                raise ValueError(
+                    f"sites.{home}.burst.to: got {name!r}, must be a site whose nodes are started from here"
+                )
 
     @classmethod
     def parse(cls, data: Any, source: str, base: Path | None = None) -> "FederationConfig":

@@ -22,6 +22,7 @@ from .config import FederationConfig
 from .ec2_site import Ec2Site
 from .fields import DATA_DIR, Scalar
 from .flwr_cli import QUIET
+from .handed_site import HandedSite
 from .kubernetes_site import KubernetesSite
 from .link import ENCLOSED, Link
 from .roster import Roster, names_of
@@ -52,6 +53,8 @@ class NodePlan:
     batch: SlurmOptions | PsijOptions | KubernetesOptions | Ec2Options | None = None
     bundled: bool = False
     """Whether it shares no disk with this machine; see :mod:`flower_hpc.launchers.bundle`."""
+    health: bool = False
+    """Whether its platform may ask Flower's health server how it is."""
 
     @property
     def fingerprint(self) -> str:
@@ -106,6 +109,7 @@ def plan_nodes(
                 here=not site.remote,
                 batch=site.batch() if isinstance(site, Ec2Site) else batch,
                 bundled=bundled,
+                health=isinstance(site, KubernetesSite | HandedSite),
             )
     return plans
 
@@ -166,7 +170,7 @@ def supernode_job(plan: NodePlan, state: StateDir) -> JobSpec:
     else:
         command += ["--insecure"]
     command += ["--host", "127.0.0.1", "--port", "{port:runtime}", "--node-config", node_config(plan.config)]
-    if isinstance(plan.batch, KubernetesOptions):
+    if plan.health:
         command += ["--health-server-address", f"{{env:{HEALTH}}}"]
     command = ["python", "-m", "flower_hpc.launchers.with_superexec", runtime, "--", *command]
     if not direct:

@@ -81,7 +81,7 @@ class Keeper:
     def reason(self) -> str:
         """What the scheduler says of the job now, or its log, and why the one before it ended."""
         now = (self.status.reason or self._heard) if self.job is not None else ""
-        return "; before: ".join(filter(None, (now, self.last_words)))
+        return "; before: ".join(dict.fromkeys(filter(None, (now, self.last_words))))
 
     def start(self) -> None:
         """Have it run; no effect where it does, or will."""

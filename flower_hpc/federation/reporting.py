@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from .handed_site import HandedSite
 from .node import Node
 from .status import NodeState, NodeStatus, State, Status, SuperLinkStatus
 
@@ -58,9 +59,12 @@ def report(controller: "Controller") -> Status:
 
 
 def _missed(controller: "Controller", nodes: tuple[NodeStatus, ...]) -> bool:
-    """Whether a node is not online and none stands in for it."""
-    lent = controller.scaler.memory.lent
-    away = Counter(node.site for node in nodes if node.state is not NodeState.ONLINE)
+    """Whether a node is not online that is ours to start, and none stands in for it."""
+    lent, sites = controller.scaler.memory.lent, controller.config.sites
+    theirs = {node.name for node in nodes if node.job and isinstance(sites.get(node.site), HandedSite)}
+    away = Counter(
+        node.site for node in nodes if node.state is not NodeState.ONLINE and node.name not in theirs
+    )
     return any(count > lent.get(site, 0) for site, count in away.items())
 
 

@@ -21,7 +21,8 @@ On a Slurm cluster::
         poll_s: 10               # between two looks at the queue
         network: private         # of the node's apps: private, or host where they need the network
 
-For ``launcher: ec2`` see :mod:`flower_hpc.federation.ec2_site`.
+For ``launcher: ec2`` see :mod:`flower_hpc.federation.ec2_site`, for ``handed``, whose nodes others start,
+:mod:`flower_hpc.federation.handed_site`.
 """
 
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ from .fields import (
     absolute,
     expanded,
 )
+from .handed_site import HandedSite
 from .kubernetes_site import KubernetesSite
 from .site import Site
 
@@ -176,6 +178,7 @@ KINDS: dict[str, type[Site]] = {
     "psij": PsijSite,
     "kubernetes": KubernetesSite,
     "ec2": Ec2Site,
+    "handed": HandedSite,
 }
 
 
@@ -192,6 +195,7 @@ AnySite = Annotated[
     | Annotated[SlurmSite, Tag("slurm")]
     | Annotated[PsijSite, Tag("psij")]
     | Annotated[KubernetesSite, Tag("kubernetes")]
-    | Annotated[Ec2Site, Tag("ec2")],
+    | Annotated[Ec2Site, Tag("ec2")]
+    | Annotated[HandedSite, Tag("handed")],
     Discriminator(kind_of),
 ]

@@ -79,7 +79,8 @@ class Status(_Model):
     name: str
     state: State
     ready: bool = False
-    """The SuperLink and every wanted node are online, and nothing is left to change."""
+    """The SuperLink and every wanted node are online (those that others start, or not), and nothing is left
+    to change."""
     generation: int = 0
     controller_pid: int | None = None
     superlink: SuperLinkStatus | None = None

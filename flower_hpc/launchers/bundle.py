@@ -1,8 +1,8 @@
 """What nodes of a site without a shared disk are given: a few small files, and how they are read there.
 
 A bundle is ``ca.pem``, ``door`` (where the SuperLink is), ``nodes.json.gz`` (how each node starts) and
-``NAME.key`` for each node. It travels as a Kubernetes Secret or as EC2 parameters, lies in :data:`ROOT` of
-the node's host, and holds nothing of other sites.
+``NAME.key`` for each node. It travels as a Kubernetes Secret or as EC2 parameters, or is handed over as a
+folder, lies in :data:`ROOT` of the node's host, and holds nothing of other sites.
 """
 
 import gzip
@@ -71,6 +71,24 @@ def unpack(root: Path, name: str) -> JobSpec | None:
     if name not in data or not (root / key_file(name)).is_file():
         return None
     return replace(from_data(data[name]), door=root / DOOR)
+
+
+def placed(spec: JobSpec, root: Path, home: Path) -> JobSpec:
+    """``spec`` with its bundle in ``root`` in place of :data:`ROOT`, and its own files below ``home``."""
+
+    def moved(word: str) -> str:
+        for old, new in ((ROOT, root), (HOME, home)):
+            if word == str(old) or word.startswith(f"{old}/"):
+                return str(new) + word.removeprefix(str(old))
+        return word
+
+    return replace(
+        spec,
+        command=tuple(map(moved, spec.command)),
+        env={key: moved(value) for key, value in spec.env.items()},
+        cwd=Path(moved(str(spec.cwd))),
+        log=Path(moved(str(spec.log))),
+    )
 
 
 def as_data(spec: JobSpec) -> dict[str, object]:

@@ -18,7 +18,7 @@ DOOR, PYTHON = "{door}", "python"
 def fill(spec: JobSpec, taken: MutableSet[int]) -> tuple[str, ...]:
     """The command to run here: ``{port:NAME}`` is a free port, ``{door}`` what the spec's door file says.
 
-    ``{env:NAME}`` is a variable of the environment here.
+    ``{env:NAME}`` is a variable of the environment here, which may hold ``{port:NAME}`` in its turn.
 
     Programs without a folder are those beside this Python; ``python`` is this Python itself.
 
@@ -27,13 +27,13 @@ def fill(spec: JobSpec, taken: MutableSet[int]) -> tuple[str, ...]:
     LaunchError
         The door file is missing or empty: what is to be reached is not there yet.
     """
-    words = " ".join(spec.command)
+    known = [VARIABLE.sub(lambda found: os.environ.get(found[1], ""), word) for word in spec.command]
+    words = " ".join(known)
     ports = {name: free_port("127.0.0.1", taken) for name in sorted(set(PORT.findall(words)))}
     taken |= set(ports.values())
     door = read_door(spec.door) if spec.door is not None else ""
     if spec.door is not None and not door:
         raise LaunchError(f"{spec.name}: {spec.door} does not say yet where the SuperLink is")
-    known = (VARIABLE.sub(lambda found: os.environ.get(found[1], ""), word) for word in spec.command)
     filled = (PORT.sub(lambda found: str(ports[found[1]]), word).replace(DOOR, door) for word in known)
     return tuple(_program(word) for word in filled)
 

@@ -82,11 +82,15 @@ class Listened:
 
     def at(self, known: str) -> float:
         """When the node of that fingerprint was heard last, in seconds since the epoch; 0 where never."""
+        return self.last(known) or 0.0
+
+    def last(self, known: str) -> float | None:
+        """The same; 0 only where it signed off, None where this gateway has never heard it."""
         try:
             found = self._path.stat()
             if (found.st_mtime_ns, found.st_ino) != self._seen:
                 self._nodes = dict(json.loads(self._path.read_text(encoding="utf-8")))
                 self._seen = found.st_mtime_ns, found.st_ino
         except (OSError, ValueError):  # not written yet
-            return 0.0
-        return float(self._nodes.get(known, 0.0))
+            return None
+        return float(self._nodes[known]) if known in self._nodes else None

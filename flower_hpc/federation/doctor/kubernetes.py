@@ -19,6 +19,7 @@ from ..config import FederationConfig
 from ..desired import Desired
 from ..jobs import place_of, site_folder
 from ..kubernetes_site import KubernetesSite
+from ..site import CloudSite
 from ..state import StateDir
 from .finding import Finding, Health, ok, problem, warning
 from .kubernetes_pods import left, pods
@@ -130,9 +131,9 @@ def mend_of(words: str) -> str:
     return "change what the reason names, in the site's options; `flower-hpc up --dry-run` prints the objects"
 
 
-def gateway(config: FederationConfig, site: KubernetesSite) -> Finding:
-    """Whether the address at which pods look for the gateway can be one that they reach."""
-    mend = "via: HOST:PORT, or gateway: {address: ...}: this machine, as the pods know it"
+def gateway(config: FederationConfig, site: CloudSite, who: str = "pod") -> Finding:
+    """Whether the address at which pods (or ``who``) look for the gateway can be one that they reach."""
+    mend = f"via: HOST:PORT, or gateway: {{address: ...}}: this machine, as the {who}s know it"
     if config.superlink.launcher != "local" and site.via is None:
         return ok("gateway", "beside the SuperLink, not on this machine")
     host, _ = split(door_of(config, site).removeprefix("tcp:"))
@@ -142,17 +143,19 @@ def gateway(config: FederationConfig, site: KubernetesSite) -> Finding:
     try:
         found = sorted({str(each[4][0]) for each in socket.getaddrinfo(host, None)})
     except OSError as error:
-        words = f"{host} is not known here: {error.strerror or error}; pods may then go to its port anywhere"
+        words = (
+            f"{host} is not known here: {error.strerror or error}; {who}s may then go to its port anywhere"
+        )
         return warning("gateway", words, mend)
     if any(ipaddress.ip_address(each.partition("%")[0]).is_loopback for each in found):
-        words = f"{where} is {', '.join(found)}: a pod that calls it calls itself"
+        words = f"{where} is {', '.join(found)}: a {who} that calls it calls itself"
         return warning("gateway", words, mend)
     return ok(
-        "gateway", f"pods look for it at {where} ({', '.join(found)}); whether they get there, `up` tells"
+        "gateway", f"{who}s look for it at {where} ({', '.join(found)}); whether they get there, `up` tells"
     )
 
 
-def door_of(config: FederationConfig, site: KubernetesSite) -> str:
+def door_of(config: FederationConfig, site: CloudSite) -> str:
     """Where the site's pods look for the gateway."""
     near = join(config.gateway.address or socket.gethostname(), config.gateway.port or 0)
     return f"tcp:{site.via or near}"

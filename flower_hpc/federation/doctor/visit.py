@@ -12,12 +12,14 @@ from ...launchers.slurm_queue import Run, run
 from ..config import FederationConfig
 from ..ec2_site import Ec2Site
 from ..federation import Federation
+from ..handed_site import HandedSite
 from ..jobs import job_name, site_folder
 from ..kubernetes_site import KubernetesSite
 from ..sites import SlurmSite
 from ..state import StateDir
 from .ec2 import examine_ec2
 from .finding import Finding, Health, problem, warning
+from .handed import examine_handed
 from .kubernetes import examine_kubernetes
 from .machine import data_folder, examine_machine
 from .probe import send
@@ -79,7 +81,7 @@ class Doctor:
     def visit(self, only: str | None) -> Iterator[Finding]:
         """All that was asked for."""
         sites = {name: site for name, site in self.config.sites.items() if only in (None, name)}
-        if only is None or not isinstance(sites[only], SlurmSite | Ec2Site | KubernetesSite):
+        if only is None or not isinstance(sites[only], SlurmSite | Ec2Site | KubernetesSite | HandedSite):
             self.tell(HERE)
             for finding in examine_machine(self.config, self.state, is_up=self.is_up):
                 yield replace(finding, site=HERE)
@@ -89,6 +91,8 @@ class Doctor:
                 found = examine_ec2(name, site, self.config.name, is_up=self.is_up)
             elif isinstance(site, KubernetesSite):
                 found = examine_kubernetes(name, site, self.config, self.state, is_up=self.is_up)
+            elif isinstance(site, HandedSite):
+                found = examine_handed(name, site, self.config, self.state)
             else:
                 found = self.slurm(name, site) if isinstance(site, SlurmSite) else iter([data_folder(site)])
             for finding in found:

@@ -2,7 +2,9 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from .forms import LABEL, check_dns, refuse
 from .job import from_jobs, jobs_name, jobs_selected, towards_nodes
 from .options import KubernetesOptions, split_egress
 from .place import Manifest, Place
@@ -49,6 +51,21 @@ def manifests(
         _budget(options, place),
         _stateful_set(options, place, nodes),
     ]
+
+
+def bundle_secret(place: Place, bundle: Mapping[str, bytes], namespace: str | None = None) -> Manifest:
+    """The Secret alone, of a site that others make in their own cluster.
+
+    Raises
+    ------
+    ConfigError
+        A name that an object cannot have.
+    """
+    check_dns("name", place.name)
+    if not LABEL.fullmatch(place.name):
+        refuse("name", "at most 63 of a-z, 0-9 and '-'", place.name)
+    alone = KubernetesOptions(folder=Path(), image="none", namespace=namespace)
+    return _secret(alone, place, bundle)
 
 
 def head(version: str, kind: str, options: KubernetesOptions, place: Place) -> Manifest:
