@@ -169,24 +169,22 @@ class FederationConfig(Strict):
         return self
 
     def _reached(self, name: str, site: Site) -> None:
-        if isinstance(site, CloudSite) and not self.tls:
-            raise ValueError(f"security: got 'insecure', must be tls for {site.launcher} sites")
+        # such a job is now on one host and now on another, which nodes of other networks cannot follow
+        if isinstance(site, CloudSite) and self.link_elsewhere:
+            raise ValueError(
+                f"superlink.launcher: got 'slurm', must be local where there are {site.launcher} sites: the "
+                f"nodes of sites.{name} look for the gateway at one address"
+            )
         if isinstance(site, CloudSite) and site.via is None and self.gateway.address is None:
             raise ValueError(
                 f"sites.{name}.via: is missing, must be the HOST:PORT at which its nodes reach the gateway "
                 "here (or gateway: {address: HOST, port: PORT} for all sites)"
             )
-
         if isinstance(site, HandedSite):
             self._handed(name)
 
     def _handed(self, name: str) -> None:
         # what is handed over names the gateway, and nobody here can change it afterwards
-        if self.link_elsewhere:
-            raise ValueError(
-                f"superlink.launcher: got 'slurm', must be local: others start the nodes of sites.{name}, "
-                "and their bundle names one address for good"
-            )
         if self.gateway.port is None and not self.in_cluster:
             raise ValueError(
                 f"gateway.port: is missing, must be an integer from 1 to 65535: others start the nodes of "

@@ -61,6 +61,14 @@ def test_without_tls_there_is_none():
         FederationConfig.parse({"name": "lab", "security": "insecure", "sites": {"cloud": SITE}}, "f")
 
 
+def test_its_nodes_cannot_follow_a_superlink_that_is_a_job():
+    here = {"gateway": {"address": "login1"}, "superlink": {"launcher": "slurm"}}
+    with pytest.raises(
+        ConfigError, match=r"superlink\.launcher: got 'slurm', must be local where there are ec2"
+    ):
+        FederationConfig.parse({"name": "lab", **here, "sites": {"cloud": SITE}}, "f")
+
+
 def test_its_launcher_is_told_all_and_again_after_an_edit(tmp_path):
     launchers = Launchers(StateDir(tmp_path))
     first = launchers.of(parse(types=["g5.xlarge"], max_price=1), "cloud")
