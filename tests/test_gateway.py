@@ -1,6 +1,8 @@
 """Through the gateway go Flower's Fleet methods: no other path, however written, no request in another."""
 
+import base64
 import contextlib
+import json
 import signal
 import socket
 import ssl
@@ -16,6 +18,7 @@ from doors import free_port, make_ca, make_identity, server, short_folder, until
 from flower_hpc.errors import ConfigError
 from flower_hpc.network.fleet import METHODS, passed
 from flower_hpc.network.gateway import GatewaySettings
+from flower_hpc.network.heard import fingerprint
 from flower_hpc.network.patience import patient_protocol
 from processes import BIN
 
@@ -296,3 +299,27 @@ def test_a_taken_port_is_one_line(folder):
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_nodes_that_are_withdrawn_are_refused_and_others_are_not(folder):
+    superlink, listed = FakeSuperLink(folder / "withdrawn"), folder / "withdrawn.json"
+    options = ("--superlink", f"unix:{superlink.path}", "--insecure-superlink", "--withdrawn", str(listed))
+    keys = [base64.b64encode(key).decode() for key in (b"one", b"two")]
+    with (
+        server(superlink, socket.AF_UNIX, str(superlink.path)),
+        gateway(folder, *options) as (port, lines),
+    ):
+        superlink.port, superlink.folder = port, folder
+
+        def answered(*headers):
+            return status(raw(superlink, post(GET_RUN, *headers)))
+
+        asked = [(f"flwr-public-key: {key}",) for key in keys] + [("flwr-public-key: ?",), ()]
+        assert [answered(*each) for each in asked] == [200] * 4
+        listed.write_text(json.dumps({"a": fingerprint(b"one"), "b": ""}))
+        assert [answered(*each) for each in asked] == [403, 200, 200, 200]
+        listed.write_text("{")  # what cannot be read changes nothing
+        assert answered(*asked[0]) == 403
+        listed.write_text("{}")
+        assert answered(*asked[0]) == 200
+    assert sum("wanted no longer" in line for line in lines) == 1

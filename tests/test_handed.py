@@ -31,6 +31,7 @@ from flower_hpc.federation.link import Link
 from flower_hpc.federation.node import Node
 from flower_hpc.federation.roster import Roster, roster_for
 from flower_hpc.federation.state import HOME_ENV, StateDir, write_json
+from flower_hpc.federation.withdrawing import Withdrawing
 from flower_hpc.launchers import JobSpec, JobState
 from flower_hpc.launchers.bundle import ADDRESS, HEALTH, HOME, POD, ROOT, placed, unpack
 from flower_hpc.launchers.bundled import fly, health_address, here
@@ -417,6 +418,44 @@ def test_who_is_in_a_cluster_is_asked_there(flower_hpc, tmp_path):
 
 # -- the whole ---------------------------------------------------------------------------------------
 
+
+def test_what_is_not_wanted_is_withdrawn_until_it_is_again(tmp_path):
+    state = StateDir(tmp_path / "lab")
+    state.create()
+    for name in ("a-0", "a-1", "b-0"):
+        ensure_node_key(state.keys, name)
+    gateway = {"address": "x", "port": 8443}
+    handed, here = {"launcher": "handed", "nodes": 2}, {"nodes": 1}
+    with_it = FederationConfig.parse({"gateway": gateway, "sites": {"a": handed, "b": here}}, "f")
+    without = FederationConfig.parse({"gateway": gateway, "sites": {"b": here}}, "f")
+    known = ["a-0", "a-1", "b-0"]
+
+    def withdrawn(config, wanted, keeper):
+        keeper.tick(config, known, dict.fromkeys(wanted))
+        return sorted(json.loads(state.withdrawn.read_text())) if state.withdrawn.exists() else None
+
+    keeper = Withdrawing(state)
+    assert withdrawn(with_it, known, keeper) is None  # nothing to say
+    assert withdrawn(with_it, ["a-0"], keeper) == ["a-1"]  # b-0 is ours, and is ended
+    assert json.loads(state.withdrawn.read_text()) == {"a-1": fingerprint_of(state.keys, "a-1")}
+    assert withdrawn(without, [], keeper) == ["a-0", "a-1"]
+    assert withdrawn(without, [], Withdrawing(state)) == ["a-0", "a-1"]  # another controller
+    assert withdrawn(with_it, known, Withdrawing(state)) == []
+    state.withdrawn.write_text("[")
+    assert withdrawn(with_it, ["a-0", "b-0"], Withdrawing(state)) == ["a-1"]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"a-0": {}}', "[1, 2]", '{"a-0": 3}', '{"a-0": {"command": "x", "env": {}}}']
+)
+def test_a_bundle_of_another_kind_is_one_line(tmp_path, content):
+    (tmp_path / "nodes.json.gz").write_bytes(gzip.compress(content.encode()))
+    (tmp_path / "a-0.key").write_text("")
+    with pytest.raises(LaunchError, match="is damaged") as error:
+        unpack(tmp_path, "a-0")
+    assert "\n" not in str(error.value)
+
+
 WHOLE = """
 name: lab
 gateway: {{host: 127.0.0.1, address: 127.0.0.1, port: {port}}}
@@ -497,5 +536,13 @@ def test_others_start_a_node_and_it_takes_part(lab, elsewhere, tmp_path):
     assert node.poll() is None  # nobody here ends it
     lab("up")
     until(lambda: lab.node("hospital-0")["state"] == "online", 120)  # it has waited for the gateway
+    lab("scale", "hospital", "0")  # withdrawn, though its owner goes on with it
+    until(lambda: "403" in (home / "logs/hospital-0.log").read_text(), 60)
+    lab("run", "benchmark", "-c", "num-rounds=1", "--strategy", "deadline(30)", "--name", "without")
+    assert {e["node"] for e in lab.events("without") if e["event"] == "reply_accepted"} == {"here-0"}
+    lab("scale", "hospital", "1")
+    if node.poll() is not None:
+        node = elsewhere(command, tmp_path / "there")
+    until(lambda: lab.node("hospital-0")["state"] == "online", 120)
     node.send_signal(signal.SIGTERM)
     assert node.wait(60) == 0

@@ -21,6 +21,10 @@ def gateway(
     heard: Annotated[
         Path | None, typer.Option(help="File to write which nodes were heard when, by their keys.")
     ] = None,
+    withdrawn: Annotated[
+        Path | None,
+        typer.Option(help="File of nodes to refuse, as JSON: their keys' fingerprints by name."),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Pass the methods that SuperNodes need on to a SuperLink, and nothing else: no runs, no tasks."""
@@ -37,6 +41,7 @@ def gateway(
         max_connections=max_connections,
         log_level=log_level,
         heard=heard,
+        withdrawn=withdrawn,
     )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=log_level.upper())
     logging.getLogger("httpcore").setLevel(logging.WARNING)

@@ -23,5 +23,6 @@ def scale(
     else:
         print_status(status, ERR)
         if isinstance(target.config.sites.get(site), HandedSite):
-            words = f"new nodes need a new bundle where they are started: `flower-hpc bundle {site}`"
+            words = f"new nodes need a new bundle where they are started: `flower-hpc bundle {site}`; "
+            words += "those that are no longer wanted are refused, wherever they run"
             ERR.print(words, highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from ..clock import WALL
 from ..errors import FederationError, FlowerHpcError
-from ..launchers import Found, Launcher
+from ..launchers import Found, JobState, Launcher
 from ..network.heard import Listened
 from . import leftovers
 from .config import FederationConfig
@@ -24,6 +24,7 @@ from .roster import Roster, names_of, roster_for
 from .scaler import Scaler
 from .state import OWNER_LOCK, StateDir, write_json
 from .status import NodeState, Status
+from .withdrawing import Withdrawing
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Controller:
         self.superlink = self.launchers.superlink(self.config)
         self.door = Door(self.config, state, here)
         self.janitor = Janitor(state)
+        self.withdrawing = Withdrawing(state)
         self.registrar = Registrar(self.config.name, state, here)
 
     def run(self) -> None:
@@ -208,6 +210,9 @@ class Controller:
                 node.keeper.stop()
             elif name not in wanted:
                 del self.nodes[name]
+                self.facts.tell(name, JobState.CANCELLED, "it is wanted no longer")
+        if self.config.tls:
+            self.withdrawing.tick(self.config, self.roster.members, wanted)
         if self._link_is_up():
             self._forget_with(self.superlink.keeper.job)
             self._register(wanted)

@@ -204,7 +204,7 @@ def gateway_job(config: FederationConfig, state: StateDir, port: int, link: str)
     listen = join(config.gateway.host, port)
     command = ["flower-hpc", "gateway", "--listen", listen, "--superlink", link, "--ca", str(state.ca)]
     command += ["--certificate", str(state.server_cert), "--key", str(state.server_key)]
-    command += ["--heard", str(state.heard)]
+    command += ["--heard", str(state.heard), "--withdrawn", str(state.withdrawn)]
     return _service("gateway", command, state)
 
 

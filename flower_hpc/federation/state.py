@@ -43,6 +43,7 @@ class StateDir:
         self.link = path / "link.json"
         self.jobs = path / "jobs"
         self.heard = path / "heard.json"
+        self.withdrawn = path / "withdrawn.json"
         self.elastic = path / "elastic"
 
     def create(self) -> None:

@@ -68,9 +68,13 @@ def unpack(root: Path, name: str) -> JobSpec | None:
         return None
     except (OSError, EOFError, ValueError) as error:
         raise LaunchError(f"{root / NODES} is damaged: {error}") from error
-    if name not in data or not (root / key_file(name)).is_file():
-        return None
-    return replace(from_data(data[name]), door=root / DOOR)
+    try:
+        if name not in dict(data) or not (root / key_file(name)).is_file():
+            return None
+        return replace(from_data(data[name]), door=root / DOOR)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        words = f"{root / NODES} is damaged, or of another version: {type(error).__name__} {error}"
+        raise LaunchError(" ".join(words.split())) from error
 
 
 def placed(spec: JobSpec, root: Path, home: Path) -> JobSpec:

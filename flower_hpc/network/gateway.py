@@ -19,7 +19,7 @@ from .bodies import Answer, Body, Gone, Message, Receive, Send, TooLarge, TooSlo
 from .endpoint import LONGEST, Endpoint, host_port, listen
 from .fleet import content_length, passed, refusal
 from .forward import more_files
-from .heard import Heard
+from .heard import Heard, Withdrawn
 from .patience import patient_protocol
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ class GatewaySettings:
         Of the server below; default info.
     heard : Path, optional
         File that tells which nodes were heard when; default none.
+    withdrawn : Path, optional
+        File that names nodes that are refused, with the fingerprints of their keys; default none.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class GatewaySettings:
     max_connections: int = 512
     log_level: str = "info"
     heard: Path | None = None
+    withdrawn: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -132,7 +135,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         to = Endpoint.parse(settings.superlink)
         self.refused: Counter[str] = Counter()
-        self._heard = Heard(settings.heard)
+        self._heard, self._withdrawn = Heard(settings.heard), Withdrawn(settings.withdrawn)
         self._max_body = int(settings.max_body_mb * MB)
         host = "localhost" if to.kind == "unix" else f"[{to.host}]" if ":" in to.host else to.host
         port = f":{to.port}" if to.port else ""
@@ -155,6 +158,10 @@ class Gateway:
         if kind is not None:
             self._count(kind, f"{scope['method']} {raw!r}")
             await Answer(send).say(404)
+            return
+        if self._withdrawn.sent(scope["headers"]):
+            self._count("withdrawn", f"{raw.decode()} of a node that is wanted no longer")
+            await Answer(send).say(403)
             return
         body, answer = Body(receive, self._max_body), Answer(send)
         try:

@@ -27,6 +27,45 @@ def fingerprint(public_pem: bytes) -> str:
     return hashlib.sha256(public_pem.strip()).hexdigest()[:32]
 
 
+def sender(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The fingerprint of the key that a request names; empty where it names none."""
+    key = next((value for name, value in headers if name.lower() == KEY), b"")
+    try:
+        return fingerprint(base64.b64decode(key, validate=True)) if key else ""
+    except binascii.Error:
+        return ""
+
+
+class Withdrawn:
+    """Nodes that are wanted no longer, by their keys' fingerprints, as a file lists them.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The file, fingerprints by name, in JSON; default: there are none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._nodes: frozenset[str] = frozenset()
+
+    def sent(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a request comes from one of them."""
+        self._read()
+        return bool(self._nodes and (known := sender(headers)) and known in self._nodes)
+
+    def _read(self) -> None:
+        try:
+            found = self._path.stat() if self._path is not None else None
+            if self._path is None or found is None or (found.st_mtime_ns, found.st_ino) == self._seen:
+                return
+            self._nodes = frozenset(json.loads(self._path.read_text(encoding="utf-8")).values())
+            self._seen = found.st_mtime_ns, found.st_ino
+        except (OSError, ValueError, AttributeError):  # not written yet
+            return
+
+
 class Heard:
     """Notes nodes in a file, once a second at most.
 
@@ -47,10 +86,7 @@ class Heard:
         """Take in how a SuperLink answered a request."""
         if self._path is None or status != 200 or raw_path not in ALIVE | {GONE}:
             return
-        key = next((value for name, value in headers if name.lower() == KEY), b"")
-        try:
-            known = fingerprint(base64.b64decode(key, validate=True))
-        except binascii.Error:
+        if not (known := sender(headers)):
             return
         self._nodes[known] = 0.0 if raw_path == GONE else self._clock.wall()
         if self._clock.now() - self._written >= EVERY_S or raw_path == GONE:

@@ -17,8 +17,8 @@ def examine_handed(
     """All that can be known here, one finding at a time."""
     yield gateway(config, site, "node")
     try:
-        of_state(state, name)
+        nodes = len(of_state(state, name).nodes)
         found = f"`flower-hpc bundle {name}` hands them over"
     except ConfigError:
-        found = "made at the first `up`"  # as it should be before that
-    yield ok("keys", f"of {site.nodes} nodes, which others start: {found}")
+        nodes, found = site.nodes, "made at the first `up`"  # as it should be before that
+    yield ok("keys", f"of {nodes} nodes, which others start: {found}")
