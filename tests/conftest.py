@@ -10,6 +10,7 @@ import pytest
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from flower_hpc.cli import main
 from flower_hpc.protocol import DATA_ENV, PARTITION_ID
 from flower_hpc.records import to_record, to_weights
 from flower_hpc.transport import InProcessGrid, InProcessNode
@@ -66,6 +67,22 @@ def data_dir() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip(f"needs real data: set {DATA_ENV} to the folder that holds cifar10/, shakespeare/, ...")
     return Path(folder)
+
+
+@pytest.fixture
+def flower_hpc(tmp_path, monkeypatch, capsys):
+    """Call the command line in an empty folder; returns (exit code, standard output, standard error)."""
+    monkeypatch.setenv("FLOWER_HPC_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers are this process's, not the test's
+
+    def call(*args):
+        monkeypatch.setattr("sys.argv", ["flower-hpc", *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import socket
 import pytest
 
 from flower_hpc import __version__, apps
-from flower_hpc.cli import main
 from flower_hpc.telemetry.runlock import RunLock
 
 ON_HOST = "security: {network: host, shared_host: accept}\n"
@@ -18,20 +17,10 @@ sites:
 
 
 @pytest.fixture
-def flower_hpc(tmp_path, monkeypatch, capsys):
-    """Call the command line in an empty folder; returns (exit code, standard output, standard error)."""
-    monkeypatch.setenv("FLOWER_HPC_HOME", str(tmp_path / "home"))
+def flower_hpc(flower_hpc, monkeypatch):
+    """The command line, where nobody has said where data lies."""
     monkeypatch.delenv("FLOWER_HPC_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers are this process's, not the test's
-
-    def call(*args):
-        monkeypatch.setattr("sys.argv", ["flower-hpc", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return caught.value.code, *capsys.readouterr()
-
-    return call
+    return flower_hpc
 
 
 def refused(result):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flower_hpc.cli import main
 from flower_hpc.errors import LaunchError
 from flower_hpc.federation import FederationConfig
 from flower_hpc.federation.doctor import machine as doctor_machine
@@ -25,22 +24,6 @@ from flower_hpc.launchers.slurm_cluster import Nodes, gpus_of, megabytes, nodes,
 
 LOCAL = "name: lab\nsites:\n  here: {nodes: 1}\n"
 SLURM = LOCAL + "  hpc: {launcher: slurm, nodes: 2}\n"
-
-
-@pytest.fixture
-def flower_hpc(tmp_path, monkeypatch, capsys):
-    """Call the command line in an empty folder; returns (exit code, standard output, standard error)."""
-    monkeypatch.setenv("FLOWER_HPC_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers are this process's, not the test's
-
-    def call(*args):
-        monkeypatch.setattr("sys.argv", ["flower-hpc", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return caught.value.code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

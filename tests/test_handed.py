@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from doors import free_port
-from flower_hpc.cli import main
 from flower_hpc.clock import VirtualClock
 from flower_hpc.errors import ConfigError, LaunchError
 from flower_hpc.federation import Federation, FederationConfig, NodeState
@@ -48,20 +47,10 @@ FILE = f"name: lab\npartitions: 4\n{GATEWAY}sites:\n  here: {{nodes: 1}}\n  hosp
 
 
 @pytest.fixture
-def flower_hpc(tmp_path, monkeypatch, capsys):
-    """Call the command line in an empty folder; returns (exit code, standard output, standard error)."""
-    monkeypatch.setenv(HOME_ENV, str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers are this process's, not the test's
+def flower_hpc(flower_hpc, tmp_path):
+    """The command line, in a folder with a federation file."""
     (tmp_path / "federation.yaml").write_text(FILE)
-
-    def call(*args):
-        monkeypatch.setattr("sys.argv", ["flower-hpc", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return caught.value.code, *capsys.readouterr()
-
-    return call
+    return flower_hpc
 
 
 @pytest.fixture

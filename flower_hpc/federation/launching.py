@@ -89,13 +89,16 @@ class Launchers:
         return known
 
     def _handed(self, name: str) -> HandedLauncher:
-        heard, prints = Listened(self._state.heard), dict[str, str]()
+        def make() -> HandedLauncher:
+            heard, prints = Listened(self._state.heard), dict[str, str]()
 
-        def last(node: str) -> float | None:
-            prints[node] = prints.get(node) or fingerprint_of(self._state.keys, node)
-            return heard.last(prints[node])
+            def last(node: str) -> float | None:
+                prints[node] = prints.get(node) or fingerprint_of(self._state.keys, node)
+                return heard.last(prints[node])
 
-        return self._known(name, HandedLauncher, lambda: HandedLauncher(name, last))
+            return HandedLauncher(name, last)
+
+        return self._known(name, HandedLauncher, make)
 
     def _slurm(self, config: FederationConfig, name: str, site: SlurmSite) -> SlurmLauncher:
         options = site.batch(site_folder(config, name, self._state) / "jobs")
