@@ -23,6 +23,7 @@ from flower_hpc.federation.cluster import inside
 from flower_hpc.federation.desired import Desired, Saved
 from flower_hpc.federation.door import Door, furnish
 from flower_hpc.federation.facts import Facts
+from flower_hpc.federation.hearing import Hearing
 from flower_hpc.federation.identity import ensure_node_key, ensure_tls, fingerprint_of
 from flower_hpc.federation.jobs import plan_nodes, supernode_job
 from flower_hpc.federation.launching import Launchers
@@ -36,7 +37,6 @@ from flower_hpc.launchers.bundle import ADDRESS, HEALTH, HOME, POD, ROOT, placed
 from flower_hpc.launchers.bundled import fly, health_address, here
 from flower_hpc.launchers.filling import fill
 from flower_hpc.launchers.handed import SILENT_S, HandedLauncher
-from flower_hpc.network.heard import Listened
 from kube_rules import refused as refused_by_a_server
 from lab import Lab, until
 from processes import left_of
@@ -162,7 +162,7 @@ def test_the_controller_tells_of_it_as_of_a_node_in_a_queue(known):
     roster = Roster.read(state.roster)
     plans = plan_nodes(config, roster, config.counts, state, Link("127.0.0.1", 1), "tcp:127.0.0.1:2")
     launcher = Launchers(state).of(config, "hospital")
-    node = Node(plans["hospital-0"], state, launcher, Facts(state.path), heard=Listened(state.heard))
+    node = Node(plans["hospital-0"], state, launcher, Facts(state.path), heard=Hearing(state))
     node.keeper.start()
     print_ = fingerprint_of(state.keys, "hospital-0")
 
@@ -405,9 +405,6 @@ def test_who_is_in_a_cluster_is_asked_there(flower_hpc, tmp_path):
     assert (code, "-- flower-hpc bundle hospital" in err) == (2, True)
 
 
-# -- the whole ---------------------------------------------------------------------------------------
-
-
 def test_what_is_not_wanted_is_withdrawn_until_it_is_again(tmp_path):
     state = StateDir(tmp_path / "lab")
     state.create()
@@ -444,6 +441,8 @@ def test_a_bundle_of_another_kind_is_one_line(tmp_path, content):
         unpack(tmp_path, "a-0")
     assert "\n" not in str(error.value)
 
+
+# -- the whole ---------------------------------------------------------------------------------------
 
 WHOLE = """
 name: lab

@@ -72,10 +72,9 @@ def status_table(status: Status) -> Table:
     batch = any(node.job and node.pid is None for node in status.nodes)
     wide = ("job", "host") if batch else ("pid",)
     # however narrow the terminal: names and states that are cut short tell nothing
-    names = max((len(node.name) for node in status.nodes), default=0)
-    table.add_column("node", no_wrap=True, min_width=names)
-    for column in ("site", "state", *wide, "restarts", "partition", "node id"):
-        table.add_column(column, no_wrap=column == "state", min_width=8 if column == "state" else None)
+    whole = {"node": max((len(node.name) for node in status.nodes), default=0), "state": 8}
+    for column in ("node", "site", "state", *wide, "restarts", "partition", "node id"):
+        table.add_column(column, no_wrap=column in whole, min_width=whole.get(column))
     for node in status.nodes:
         place = (node.job or None, node.where or None) if batch else (node.pid,)
         cells = (node.name, node.site, node.state, *place, node.restarts, node.partition, node.node_id)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from ..clock import WALL
 from ..errors import FederationError, FlowerHpcError
 from ..launchers import Found, JobState, Launcher
-from ..network.heard import Listened
 from . import leftovers
 from .config import FederationConfig
 from .desired import Desired, Saved
 from .door import Door, furnish, take_down
 from .facts import Facts
+from .hearing import Hearing
 from .identity import ensure_node_key, ensure_tls
 from .janitor import Janitor
 from .jobs import NodePlan, plan_nodes
@@ -61,7 +61,7 @@ class Controller:
             ensure_tls(state, self.config.superlink.host)
         here = self.launchers.here
         self.facts = Facts(state.path)
-        self.heard = Listened(state.heard)
+        self.heard = Hearing(state)
         self.superlink = self.launchers.superlink(self.config)
         self.door = Door(self.config, state, here)
         self.janitor = Janitor(state)

@@ -2,6 +2,7 @@
 
 from .desired import Saved
 from .launching import Launchers
+from .roster import site_of
 from .site import CloudSite
 from .state import StateDir
 
@@ -14,7 +15,7 @@ def fetch(state: StateDir, node: str) -> bool:
     LaunchError
         The platform has no log of it, or does not answer.
     """
-    saved, site = Saved.read(state), node.rpartition("-")[0]
+    saved, site = Saved.read(state), site_of(node)
     if saved is None or not isinstance(saved.config.sites.get(site), CloudSite):
         return False
     launchers = Launchers(state)

@@ -13,11 +13,10 @@ from ..launchers.ec2 import Ec2Launcher
 from ..launchers.handed import HandedLauncher
 from ..launchers.piloted import Piloted
 from ..launchers.slurm_queue import run
-from ..network.heard import Listened
 from .config import FederationConfig
 from .ec2_site import Ec2Site
 from .handed_site import HandedSite
-from .identity import fingerprint_of
+from .hearing import Hearing
 from .jobs import job_name, place_of, site_folder
 from .kubernetes_site import KubernetesSite
 from .link_config import SlurmSuperLink
@@ -89,16 +88,7 @@ class Launchers:
         return known
 
     def _handed(self, name: str) -> HandedLauncher:
-        def make() -> HandedLauncher:
-            heard, prints = Listened(self._state.heard), dict[str, str]()
-
-            def last(node: str) -> float | None:
-                prints[node] = prints.get(node) or fingerprint_of(self._state.keys, node)
-                return heard.last(prints[node])
-
-            return HandedLauncher(name, last)
-
-        return self._known(name, HandedLauncher, make)
+        return self._known(name, HandedLauncher, lambda: HandedLauncher(name, Hearing(self._state).last))
 
     def _slurm(self, config: FederationConfig, name: str, site: SlurmSite) -> SlurmLauncher:
         options = site.batch(site_folder(config, name, self._state) / "jobs")

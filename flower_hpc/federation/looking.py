@@ -8,14 +8,14 @@ from .config import FederationConfig
 from .desired import Desired
 from .elastic_seen import Seen, SiteSeen
 from .node import Node
-from .roster import Roster, names_of, partitions_of
+from .roster import Roster, names_of, partitions_of, site_of
 from .status import NodeState
 
 
 def bare(config: FederationConfig, desired: Desired, roster: Roster | None, time: float) -> Seen:
     """What is asked for, and which names there are: all that is known before anything is started."""
     roster = roster or Roster(partitions=partitions_of(config))
-    known = Counter(name.rpartition("-")[0] for name in roster.members)
+    known = Counter(site_of(name) for name in roster.members)
     sites = {
         name: SiteSeen(wish=count, known=known[name]) for name, count in wish_of(config, desired).items()
     }

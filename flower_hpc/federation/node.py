@@ -5,9 +5,8 @@ from collections.abc import Callable
 from ..clock import WALL
 from ..launchers import JobSpec, JobState, Launcher
 from ..launchers.supernode_log import ONLINE
-from ..network.heard import Listened
 from .facts import LEAVING, Facts
-from .identity import fingerprint_of
+from .hearing import Hearing
 from .jobs import NodePlan, supernode_job
 from .keeper import Keeper
 from .state import StateDir
@@ -32,7 +31,7 @@ class Node:
         Told what the scheduler knows of it, for the strategies.
     prepare : callable
         Called before each start.
-    heard : Listened, optional
+    heard : Hearing, optional
         Which nodes the gateway hears: how one is known to be online whose log lies elsewhere.
     """
 
@@ -43,7 +42,7 @@ class Node:
         launcher: Launcher,
         facts: Facts,
         prepare: Callable[[], None] = lambda: None,
-        heard: Listened | None = None,
+        heard: Hearing | None = None,
     ) -> None:
         self.plan = plan
         self.node_id: int | None = None
@@ -51,7 +50,6 @@ class Node:
         self._state, self._facts, self._heard = state, facts, heard
         self._told_restarts = 0
         self._leaves = False
-        self._print = ""
         self._old_id: int | None = None
 
     def tick(self) -> None:
@@ -82,8 +80,7 @@ class Node:
             self._leaves = leaves
 
     def _heard_at(self) -> float:
-        self._print = self._print or fingerprint_of(self._state.keys, self.plan.name)
-        return self._heard.at(self._print) if self._heard else 0.0
+        return (self._heard.last(self.plan.name) or 0.0) if self._heard else 0.0
 
     def _is_silent(self) -> bool:
         # its platform may be out of reach too, and say nothing; a new gateway has heard nobody yet

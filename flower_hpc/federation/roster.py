@@ -107,3 +107,8 @@ def roster_for(config: FederationConfig, old: Roster | None, counts: Mapping[str
 def names_of(counts: Mapping[str, int]) -> list[str]:
     """``site-0`` to ``site-(n-1)`` for each site."""
     return [f"{site}-{index}" for site, count in counts.items() for index in range(count)]
+
+
+def site_of(node: str) -> str:
+    """The site in a node's name."""
+    return node.rpartition("-")[0]

@@ -8,7 +8,7 @@ from ..launchers.supernode_log import last_line
 from ..launchers.tail import tail as end_of
 from . import leftovers
 from .config import FederationConfig
-from .roster import Roster, names_of
+from .roster import Roster, names_of, site_of
 from .state import CONTROLLER_LOCK, PROCESSES, StateDir, read_json
 from .status import NodeState, NodeStatus, State, Status
 
@@ -36,7 +36,7 @@ def unattended(state: StateDir, config: FederationConfig) -> Status:
     nodes = tuple(
         NodeStatus(
             name=node,
-            site=node.rpartition("-")[0],
+            site=site_of(node),
             state=NodeState.STOPPED,
             node_id=members[node].node_id,
             partition=members[node].partition,

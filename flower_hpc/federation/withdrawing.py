@@ -7,6 +7,7 @@ from ..errors import FederationError
 from .config import FederationConfig
 from .handed_site import HandedSite
 from .identity import fingerprint_of
+from .roster import site_of
 from .state import StateDir, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -30,13 +31,13 @@ class Withdrawing:
         except (FederationError, ValueError, TypeError) as error:
             log.error("which nodes were withdrawn is not known any more: %s", error)
             self._over = {}
-        self._sites = {name.rpartition("-")[0] for name in self._over}
+        self._sites = {site_of(name) for name in self._over}
 
     def tick(self, config: FederationConfig, known: Collection[str], wanted: Mapping[str, object]) -> None:
         """Bring the list up to date; ``known`` are all nodes that ever had a key."""
         self._sites |= {name for name, site in config.sites.items() if isinstance(site, HandedSite)}
         self._sites -= {name for name, site in config.sites.items() if not isinstance(site, HandedSite)}
-        over = {name for name in known if name.rpartition("-")[0] in self._sites}
+        over = {name for name in known if site_of(name) in self._sites}
         found = {
             name: self._over.get(name) or fingerprint_of(self._state.keys, name)
             for name in sorted(over - wanted.keys())

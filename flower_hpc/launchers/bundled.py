@@ -77,14 +77,14 @@ def here(spec: JobSpec, root: Path, home: Path) -> JobSpec:
 
 def find(root: Path, name: str, wait_s: float = WAIT_S) -> JobSpec:
     """The node's spec, once the bundle holds it; LaunchError where that does not come about."""
-    until, told = WALL.now() + wait_s, False
-    while (spec := unpack(root, name)) is None:
+    until, spec = WALL.now() + wait_s, unpack(root, name)
+    if spec is None:  # a Secret may come a little later than its pod
+        print(f"{root} has no bundle for {name}: waiting {wait_s:g} s for one", flush=True)
+    while spec is None:
         if WALL.now() > until:
             raise LaunchError(f"{root} says nothing of {name} after {wait_s:g} s")
-        if not told:  # a Secret may come a little later than its pod
-            print(f"{root} has no bundle for {name}: waiting {wait_s:g} s for one", flush=True)
-            told = True
         WALL.sleep(LOOK_S)
+        spec = unpack(root, name)
     return spec
 
 

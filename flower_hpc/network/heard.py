@@ -5,12 +5,14 @@ A node is known by the fingerprint of its public key, which a SuperLink has chec
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from ..clock import WALL, Clock
 
@@ -36,6 +38,25 @@ def sender(headers: Iterable[tuple[bytes, bytes]]) -> str:
         return ""
 
 
+class _Written:
+    """A JSON object in a file that another process writes anew: it is read again only then."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._held: dict[str, Any] = {}
+
+    def read(self) -> dict[str, Any]:
+        """What it holds; OSError or ValueError where it is not written yet, or not whole."""
+        found = self._path.stat()
+        if (found.st_mtime_ns, found.st_ino) != self._seen:
+            held = json.loads(self._path.read_text(encoding="utf-8"))
+            if not isinstance(held, dict):
+                raise ValueError(f"{self._path} holds no JSON object")
+            self._held, self._seen = held, (found.st_mtime_ns, found.st_ino)
+        return self._held
+
+
 class Withdrawn:
     """Nodes that are wanted no longer, by their keys' fingerprints, as a file lists them.
 
@@ -46,24 +67,16 @@ class Withdrawn:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._seen: tuple[int, int] | None = None
-        self._nodes: frozenset[str] = frozenset()
+        self._file = _Written(path) if path is not None else None
+        self._nodes: Collection[str] = ()
 
     def sent(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether a request comes from one of them."""
-        self._read()
+        if self._file is None:
+            return False
+        with contextlib.suppress(OSError, ValueError):  # what was known holds on
+            self._nodes = self._file.read().values()
         return bool(self._nodes and (known := sender(headers)) and known in self._nodes)
-
-    def _read(self) -> None:
-        try:
-            found = self._path.stat() if self._path is not None else None
-            if self._path is None or found is None or (found.st_mtime_ns, found.st_ino) == self._seen:
-                return
-            self._nodes = frozenset(json.loads(self._path.read_text(encoding="utf-8")).values())
-            self._seen = found.st_mtime_ns, found.st_ino
-        except (OSError, ValueError, AttributeError):  # not written yet
-            return
 
 
 class Heard:
@@ -112,21 +125,15 @@ class Listened:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int] | None = None
-        self._nodes: dict[str, float] = {}
-
-    def at(self, known: str) -> float:
-        """When the node of that fingerprint was heard last, in seconds since the epoch; 0 where never."""
-        return self.last(known) or 0.0
+        self._file = _Written(path)
 
     def last(self, known: str) -> float | None:
-        """The same; 0 only where it signed off, None where this gateway has never heard it."""
+        """When the node of that fingerprint was heard last, in seconds since the epoch.
+
+        0 where it signed off, None where this gateway has never heard it.
+        """
         try:
-            found = self._path.stat()
-            if (found.st_mtime_ns, found.st_ino) != self._seen:
-                self._nodes = dict(json.loads(self._path.read_text(encoding="utf-8")))
-                self._seen = found.st_mtime_ns, found.st_ino
+            nodes = self._file.read()
         except (OSError, ValueError):  # not written yet
             return None
-        return float(self._nodes[known]) if known in self._nodes else None
+        return float(nodes[known]) if known in nodes else None
