@@ -11,8 +11,8 @@ from flwr.app import ArrayRecord
 
 from flower_hpc.compression import Compression, parse
 from flower_hpc.compression.update import decode, encode_update
+from flower_hpc.mean import StreamingMean
 from flower_hpc.records import NDArray, Update, Weights, to_record, to_weights
-from flower_hpc.strategies.loop.mean import StreamingMean
 
 from .measure import best, trained_update
 from .results import say

@@ -35,9 +35,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import ConfigError
+from ..parent import end_with_parent
 from .endpoint import Endpoint, host_port, listen
 from .forward import MAX_CONNECTIONS, Forward, Identity, serve
-from .namespace import can_enclose, enclose, end_with_parent, tried
+from .namespace import can_enclose, enclose, tried
 
 __all__ = ["can_enclose", "main"]
 

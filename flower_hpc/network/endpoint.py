@@ -7,16 +7,15 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 from ..errors import ConfigError
+from ..local_socket import address
 
 GRAMMAR = "must be unix:/path, tcp:HOST:PORT or tls:HOST:PORT (IPv6 in brackets)"
 BACKLOG = 256
-LONGEST = 100  # sun_path holds 108 bytes on Linux, 104 elsewhere
 HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f]*:[0-9A-Fa-f:.]+(?:%\w+)?)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})")
 
 
@@ -93,27 +92,14 @@ def listen(endpoint: Endpoint) -> socket.socket:
         raise ConfigError(f"{endpoint} {words}") from error
 
 
-@contextlib.contextmanager
-def reachable(path: str) -> Iterator[str]:
-    """A name of the socket ``path`` that fits into a socket address, however long the path is."""
-    if len(os.fsencode(path)) <= LONGEST or not os.path.isdir("/proc/self/fd"):
-        yield path
-        return
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
-    finally:
-        os.close(folder)
-
-
 def _listen_tcp(endpoint: Endpoint) -> socket.socket:
-    family, kind, proto, _, address = socket.getaddrinfo(
+    family, kind, proto, _, place = socket.getaddrinfo(
         endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     listener = socket.socket(family, kind, proto)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener.bind(place)
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
@@ -142,7 +128,7 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"unix:{path} is there already, and is no socket")
-    with socket.socket(socket.AF_UNIX) as probe, reachable(str(path)) as name:
+    with socket.socket(socket.AF_UNIX) as probe, address(path) as name:
         probe.settimeout(1)
         try:
             probe.connect(name)
@@ -158,7 +144,7 @@ def _bind_unix(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
-        with reachable(str(path)) as name:
+        with address(path) as name:
             listener.bind(name)
         listener.listen(BACKLOG)
     except OSError:

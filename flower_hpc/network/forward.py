@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
-from .endpoint import Endpoint, reachable
+from ..local_socket import address
+from .endpoint import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ async def _adopt(connection: socket.socket, context: ssl.SSLContext | None) -> S
 
 async def _dial(to: Endpoint, context: ssl.SSLContext | None, name: str) -> Streams:
     if to.kind == "unix":
-        with reachable(to.path) as path:
+        with address(to.path) as path:
             return await asyncio.open_unix_connection(path, limit=CHUNK)
     tls = {"ssl": context, "server_hostname": name or to.host} if context else {}
     reader, writer = await asyncio.open_connection(to.host, to.port, limit=CHUNK, **tls)  # type: ignore[arg-type]

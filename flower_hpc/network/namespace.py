@@ -7,14 +7,12 @@ import ctypes
 import fcntl
 import functools
 import os
-import signal
 import socket
 import struct
 import subprocess
 import sys
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-PR_SET_PDEATHSIG = 1
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -71,13 +69,6 @@ def enclose() -> None:
         asked = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16sH14x", b"lo", 0))
         (flags,) = struct.unpack_from("H", asked, 16)
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
-
-
-def end_with_parent(number: signal.Signals, parent: int) -> bool:
-    """Have the kernel send us ``number`` when ``parent`` ends; False where it has ended already."""
-    if sys.platform == "linux":
-        _libc().prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-    return os.getppid() == parent
 
 
 def _attempt() -> str | None:

@@ -20,10 +20,10 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
+from ...mean import StreamingMean, mean_metrics, narrow, squared_norm
 from ...protocol import JOB_RETRIES, QUEUE_S
-from ...records import Weights, add, densify, subtract, to_record, to_weights
+from ...records import Weights, add, densify, records_of, subtract, to_record, to_weights
 from ..inner import sampled_clients
-from .mean import StreamingMean, mean_metrics, narrow, squared_norm
 from .replies import Reply
 
 Joined = tuple[ArrayRecord | None, MetricRecord | None]
@@ -152,8 +152,8 @@ class Gathered:
         is_update, arrays = reply.is_update, reply.arrays
         if not is_update and base is not None:
             is_update, arrays = True, dict(subtract(densify(arrays), base))
-        ((key, _),) = message.content.array_records.items()
-        ((metrics_key, metrics),) = message.content.metric_records.items()
+        (key,) = records_of(message.content, ArrayRecord)
+        ((metrics_key, metrics),) = records_of(message.content, MetricRecord).items()
         # Flower's strategies refuse replies whose metrics differ in name, and not every site has a queue
         alike = MetricRecord({k: v for k, v in metrics.items() if k not in (QUEUE_S, JOB_RETRIES)})
         message.content = RecordDict({key: to_record(densify(arrays)), metrics_key: alike})
@@ -174,7 +174,7 @@ class Gathered:
         """What the inner strategy makes of them, in the model's dtypes."""
         for message, is_update in self._replies:
             if is_update:
-                ((key, update),) = message.content.array_records.items()
+                ((key, update),) = records_of(message.content, ArrayRecord).items()
                 message.content[key] = to_record(add(current, to_weights(update)))
         try:
             record, metrics = self._inner.aggregate_train(server_round, [m for m, _ in self._replies])

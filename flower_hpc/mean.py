@@ -1,4 +1,4 @@
-"""The weighted mean of a round, one reply at a time: memory is one model, however many nodes reply.
+"""The weighted mean of replies, one at a time: memory is one model, however many nodes reply.
 
 ``x`` of reply i is its weights ``w_i``, or its update ``d_i`` against the version that it started from. With
 weights ``c_i`` that are normalised once, by their sum ``C`` (algorithm 1 of McMahan et al. 2017):
@@ -12,15 +12,18 @@ A sparse array costs its entries, not the model: what the others would be multip
 factor. Of a partial array (federated dropout) each entry's mean is over the replies that have it.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from flwr.app import MetricRecord
 
-from ...records import NDArray, Sparse, Update, Weights, dense, is_inexact, values_of
+from .errors import ReplyError
+from .records import NDArray, Sparse, Update, Weights, dense, is_inexact, values_of
 
 LARGEST = 1e200
+MOST_EXAMPLES = 1e15
 LARGE, LEAST_FACTOR = 1e100, 1e-50  # beyond, a sum times its factor might overflow
 BLOCK = 1 << 18  # elements: 2 MB of float64, which stays in the cache
 
@@ -129,8 +132,9 @@ def squared_norm(x: Update, base: Weights | None = None) -> float:
         array = values_of(found) if base is None else dense(found)
         flat = np.ascontiguousarray(array).reshape(-1)
         start_of = None if base is None else np.ascontiguousarray(base[name]).reshape(-1)
+        wide = _wide(array)
         for start in range(0, flat.size, BLOCK):
-            block = flat[start : start + BLOCK].astype(_wide(array))
+            block = flat[start : start + BLOCK].astype(wide)
             if start_of is not None:
                 block -= start_of[start : start + BLOCK]
             total += float(np.vdot(block, block).real)
@@ -177,22 +181,43 @@ def mean_metrics(records: Iterable[tuple[MetricRecord, float]], skip: str) -> Me
     skip : str
         The weight's own key, which is no metric.
     """
-    sums: dict[str, tuple[NDArray, float]] = {}
+    sums: dict[str, tuple[NDArray | float, float]] = {}
     seen = False
     for record, weight in records:
         seen = True
         for key, value in record.items():
-            array = np.asarray(value, np.float64)
+            # of a number NumPy would make an array, many times a round
+            one = np.asarray(value, np.float64) if isinstance(value, list) else float(value)
             # beyond LARGEST a sum may overflow, and no metric means anything
-            if key == skip or weight == 0 or not (np.abs(array) <= LARGEST).all():
+            if key == skip or weight == 0 or not _bounded(one):
                 continue
-            total, weights = sums.get(key, (np.zeros_like(array), 0.0))
-            if total.shape == array.shape:
-                sums[key] = (total + weight * array, weights + weight)
+            total, weights = sums.get(key, (0.0 * one, 0.0))
+            if _length(total) == _length(one):
+                sums[key] = (total + weight * one, weights + weight)
     if not seen:
         return None
     return MetricRecord({k: _plain(total / weights) for k, (total, weights) in sums.items()})
 
 
-def _plain(x: NDArray) -> float | list[float]:
-    return float(x) if x.ndim == 0 else [float(v) for v in x]
+def metric(metrics: MetricRecord, key: str, most: float = math.inf) -> float:
+    """A finite number in [0, most] that a client reported, or ReplyError."""
+    value = metrics.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ReplyError(f"its metrics lack the weight {key!r}")
+    if not 0 <= value < math.inf:
+        raise ReplyError(f"its weight {key!r} is {value}, must be >= 0")
+    if value > most:
+        raise ReplyError(f"its weight {key!r} is {value}, must be at most {most:g}")
+    return float(value)
+
+
+def _bounded(x: NDArray | float) -> bool:
+    return abs(x) <= LARGEST if isinstance(x, float) else bool((np.abs(x) <= LARGEST).all())
+
+
+def _length(x: NDArray | float) -> int | None:
+    return None if isinstance(x, float) else len(x)
+
+
+def _plain(x: NDArray | float) -> float | list[float]:
+    return x if isinstance(x, float) else [float(v) for v in x]
