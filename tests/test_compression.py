@@ -13,9 +13,9 @@ from conftest import grid_of, stepping
 from flower_hpc.compression import Compression, CompressUpdates, Int8
 from flower_hpc.compression.update import decode, encode_update
 from flower_hpc.errors import ConfigError
+from flower_hpc.mean import StreamingMean
 from flower_hpc.records import Sparse, densify, to_weights
 from flower_hpc.strategies import HybridStrategy, parse, with_default
-from flower_hpc.strategies.loop.mean import StreamingMean
 
 
 def test_small_arrays_statistics_and_integers_travel_exactly_unless_a_rule_says_otherwise():

@@ -135,8 +135,11 @@ def test_the_servers_variate_moves_by_the_share_of_nodes_that_were_heard():
     control = ServerControl({"w": np.array([1.0, -2.0])})
     for change in ([2.0, 0.0], [4.0, 1.0]):
         control.add({"w": np.array(change)})
+    told = control.asks()[protocol.CONTROL]
+    assert control.asks()[protocol.CONTROL] is told, "made once, however many nodes it is sent to"
     control.step(5)
     np.testing.assert_allclose(control.variate["w"], [1 + 2 / 5 * 3, -2 + 2 / 5 * 0.5])
+    assert from_bytes(control.asks()[protocol.CONTROL], control.variate)["w"].tolist() == [2.2, -1.8]
     control.step(5)  # nobody was heard: it stays
     np.testing.assert_allclose(control.variate["w"], [2.2, -1.8])
     zero = ServerControl.of({"w": np.ones(2, np.float32), "n": np.array(3)})

@@ -33,6 +33,12 @@ def test_an_array_comes_back_bit_for_bit(x):
         assert back.tobytes() == x.tobytes()
 
 
+@given(ARRAYS)
+def test_an_array_is_written_as_flower_does(x):
+    for one in (x, np.asfortranarray(x) if x.ndim else x, x[..., ::2] if x.ndim else x):
+        assert to_array(one) == Array(one)
+
+
 @pytest.mark.parametrize(
     "lie",
     [

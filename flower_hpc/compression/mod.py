@@ -27,7 +27,7 @@ from ..protocol import (
     texts,
     write_mark,
 )
-from ..records import Weights, subtract, to_record, to_weights
+from ..records import Weights, records_of, subtract, to_record, to_weights
 from .download import is_plain, read_model
 from .feedback import Feedback
 from .keeping import MAX_GB, Keeping
@@ -78,8 +78,8 @@ class CompressUpdates:
         run = str(config.get(RUN_KEY) or config.get(RUN) or msg.metadata.run_id)
         keeping = Keeping(name or str(context.node_id), run, context, self.max_gb)
         base, holds = None, None
-        if len(msg.content.array_records) == 1:
-            ((key, record),) = msg.content.array_records.items()
+        if len(sent := records_of(msg.content, ArrayRecord)) == 1:
+            ((key, record),) = sent.items()
             if is_plain(record, config):
                 base = to_weights(record)
             else:
@@ -92,8 +92,9 @@ class CompressUpdates:
         form, ticket = WEIGHTS, ""
         trained = msg.metadata.message_type == MessageType.TRAIN
         # anything but one model there and one back is for the server to judge
-        if wanted == UPDATE and trained and base is not None and len(reply.content.array_records) == 1:
-            ((key, local),) = reply.content.array_records.items()
+        made = records_of(reply.content, ArrayRecord)
+        if wanted == UPDATE and trained and base is not None and len(made) == 1:
+            ((key, local),) = made.items()
             update = difference(to_weights(local), base)
             if update is not None:
                 reply.content[key], ticket = self._compress(update, config, keeping)

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Array
 
 from ..errors import ConfigError, ReplyError
-from ..records import NUMPY_STYPE, NDArray, Sparse, is_real_float, largest_of, read_numpy
+from ..records import NUMPY_STYPE, NDArray, Sparse, is_real_float, largest_of, read_numpy, to_array
 from .bounded import ErrorBounded
 from .casts import BFloat16, Float16
 from .codec import PREFIX, Chain, Codec, Identity, Raw, Unencodable
@@ -114,7 +114,7 @@ def plain(x: NDArray) -> Array:
     """An array as Flower writes it; of bfloat16, which ``np.save`` cannot, as raw bytes."""
     if x.dtype.name == "bfloat16":
         return Array(x.dtype.name, x.shape, Raw().stype, Raw().encode(x))
-    return Array(x)
+    return to_array(x)
 
 
 def unpack(array: Array, allowed: Collection[str] | None = None) -> NDArray | Sparse:

@@ -40,7 +40,10 @@ class Ledger:
 
     def of(self, node: str) -> NodeHistory:
         """A node's history, empty at first."""
-        return self._nodes.setdefault(node, NodeHistory())
+        past = self._nodes.get(node)
+        if past is None:  # one is not made to be thrown away: this is asked ten times a message
+            past = self._nodes[node] = NodeHistory()
+        return past
 
     def names(self) -> list[str]:
         """Everybody who was ever seen."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from flwr.app import MetricRecord
 
-from ..errors import ConfigError, ReplyError
+from ..errors import ConfigError
+from ..mean import MOST_EXAMPLES, metric
 from ..protocol import GRADIENT_VARIANCE, NUM_EXAMPLES, TRAIN_LOSS, WANT_VARIANCE
 from .checks import number, positive
 from .ledger import Usual
@@ -22,7 +23,6 @@ LARGEST_EXPONENT = 50.0
 
 
 UNKNOWN = Usual()
-MOST_EXAMPLES = 1e15
 
 
 class Weighting(ABC):
@@ -166,18 +166,6 @@ class ByGradientVariance(Weighting):
         variance = metric(metrics, GRADIENT_VARIANCE)
         mean = usual.metrics.get(GRADIENT_VARIANCE, variance)
         return self.examples(metrics) * (mean + self.epsilon) / (variance + self.epsilon)
-
-
-def metric(metrics: MetricRecord, key: str, most: float = math.inf) -> float:
-    """A finite number in [0, most] that a client reported, or ReplyError."""
-    value = metrics.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ReplyError(f"its metrics lack the weight {key!r}")
-    if not 0 <= value < math.inf:
-        raise ReplyError(f"its weight {key!r} is {value}, must be >= 0")
-    if value > most:
-        raise ReplyError(f"its weight {key!r} is {value}, must be at most {most:g}")
-    return float(value)
 
 
 def _check(weighting: Weighting) -> None:

@@ -27,7 +27,7 @@ aggregated         round, version, replies, late
 round_skipped      round, reason
 evaluated          round, where (server, nodes), metrics
 round_finished     round, seconds
-run_finished       seconds, in_flight; run_failed: error, exit_code
+run_finished       seconds, in_flight; run_failed: error (``interrupted by SIGTERM`` for a signal), exit_code
 =================  ====================================================================================
 
 What a federation with autoscale or burst decides is written in the same way; see ``federation/scaler.py``.
@@ -40,7 +40,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,25 +70,28 @@ class EventLog:
         listener: Callable[[Event], None] | None = None,
     ) -> None:
         self.folder, self._clock, self._listener = folder, clock, listener
+        self.path = None if folder is None else folder / FILE
+        """Where the lines go, if anywhere."""
         self._lock = threading.Lock()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def path(self) -> Path | None:
-        """Where the lines go, if anywhere."""
-        return None if self.folder is None else self.folder / FILE
-
     def write(self, event: str, **fields: Any) -> None:
         """Append one event; NaN and infinities become null, so that every line is JSON."""
-        line = {"event": event, "time": round(self._clock.wall(), 6)} | fields
+        self.write_all(event, [fields])
+
+    def write_all(self, event: str, each: Iterable[Event]) -> None:
+        """Append several of a kind, at once: fields of each."""
+        lines = [{"event": event, "time": round(self._clock.wall(), 6)} | fields for fields in each]
         with self._lock:
             if self.path is not None:
+                text = "".join(json.dumps(finite(line), allow_nan=False) + "\n" for line in lines)
                 # opened anew: an event survives the process, and a rotated file is followed
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(finite(line), allow_nan=False) + "\n")
+                    file.write(text)
             if self._listener is not None:
-                self._listener(line)
+                for line in lines:
+                    self._listener(line)
 
 
 def finite(value: Any) -> Any:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 
 from ...errors import ReplyError
+from ...mean import StreamingMean
 from ...protocol import CONTROL
 from ...records import Weights, from_bytes, is_inexact, to_bytes
 from ..work import Assignment
-from .mean import StreamingMean
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Control:
 
     def __post_init__(self) -> None:
         self._changes, self._count = StreamingMean(), 0
+        self._asks: Assignment | None = None
 
     @classmethod
     def of(cls, model: Weights) -> "Control":
@@ -43,13 +44,15 @@ class Control:
         return cls({k: np.zeros_like(x) for k, x in model.items() if is_inexact(x)})
 
     def asks(self) -> Assignment:
-        """What a train message carries."""
-        return {CONTROL: to_bytes(self.variate)}
+        """What a train message carries; the same bytes for all until the next step."""
+        if self._asks is None:
+            self._asks = {CONTROL: to_bytes(self.variate)}
+        return self._asks
 
     def read(self, message: Message) -> Weights:
         """The change in a reply; ReplyError where there is none or it does not fit."""
-        record = message.content.config_records.get(CONTROL)
-        data = None if record is None else record.get(CONTROL)
+        record = message.content.get(CONTROL)
+        data = record.get(CONTROL) if isinstance(record, ConfigRecord) else None
         if not isinstance(data, bytes):
             raise ReplyError("it carries no control variate: its app lacks flower_hpc.client.Control")
         return from_bytes(data, self.variate)
@@ -63,7 +66,7 @@ class Control:
         """Move ``c``, at an aggregation among ``nodes`` nodes in all."""
         if self._count:
             size = min(1.0, self._count / max(1, nodes))
-            self.variate = self._changes.result(self.variate, size)
+            self.variate, self._asks = self._changes.result(self.variate, size), None
             self._changes, self._count = StreamingMean(), 0
 
     def to_tree(self) -> dict[str, Any]:
@@ -72,5 +75,5 @@ class Control:
 
     def restore(self, tree: Mapping[str, Any]) -> None:
         """Take over what :meth:`to_tree` gave."""
-        self.variate, self._count = tree["variate"], tree["count"]
+        self.variate, self._count, self._asks = tree["variate"], tree["count"], None
         self._changes.restore(tree["changes"])

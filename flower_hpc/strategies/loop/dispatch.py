@@ -17,6 +17,8 @@ from ...protocol import (
     DEADLINE_S,
     LOCAL_STEPS,
     MAX_STEPS,
+    NORMALISE,
+    NUM_EXAMPLES,
     PROFILE_QUERY,
     REPLY_AS,
     RUN,
@@ -24,6 +26,7 @@ from ...protocol import (
     UPDATE,
     VERSION,
     WANT_PROFILE,
+    WEIGHT_KEY,
 )
 from ...records import num_bytes
 from ...telemetry import EventLog
@@ -76,10 +79,11 @@ class Dispatcher:
         with self._collector.lock:
             names = [n.name for n in nodes if n.node_id in meant]  # an inner strategy may ask fewer
             work = self._settings.work.assign(names, state.situation())
-            asks = {name: self._asks(name, work.get(name, NOTHING)) for name in names}
+            budget_s, lost_after_s = self._budget_s(), self._lost_after_s()
+            asks = {name: self._asks(name, budget_s, work.get(name, NOTHING)) for name in names}
             parts = self._intake.submodels
             rates = parts.rates(names, state.situation()) if parts else NO_RATES
-            sent = self._send(nodes, messages, MessageType.TRAIN, asks, self._lost_after_s(), rates)
+            sent = self._send(nodes, messages, MessageType.TRAIN, asks, lost_after_s, rates)
             for flight in sent:
                 state.ledger.selected(flight.node.name, state.round)
         return sent
@@ -107,16 +111,20 @@ class Dispatcher:
     def _who(self) -> Assignment:
         name = self._settings.run_name
         asks: dict[str, Any] = {RUN: name, RUN_KEY: name or self._state.key, REPLY_AS: UPDATE}
+        if self._settings.weighting.key != NUM_EXAMPLES:
+            asks[WEIGHT_KEY] = self._settings.weighting.key
         return {**asks, VERSION: self._intake.model.version}
 
-    def _asks(self, node: str, work: Assignment) -> Assignment:
+    def _asks(self, node: str, budget_s: float, work: Assignment) -> Assignment:
         settings, state = self._settings, self._state
-        asks: dict[str, Any] = {**self._who(), **settings.weighting.asks, DEADLINE_S: self._budget_s()}
+        asks: dict[str, Any] = {**self._who(), **settings.weighting.asks, DEADLINE_S: budget_s}
         if settings.profile_every:
             past = state.ledger.of(node)
             due = past.profiled is None or state.round - past.profiled >= settings.profile_every
             asks[WANT_PROFILE] = due
             past.profiled = state.round if due else past.profiled
+        if settings.normalise_steps:
+            asks[NORMALISE] = True
         if self._intake.control:
             asks |= self._intake.control.asks()
         if settings.compression != PLAIN:
@@ -155,14 +163,16 @@ class Dispatcher:
             for _, flight in packed:
                 flight.awaited = True
         sent, whole = self._collector.send(packed), num_bytes(self._intake.model.record)
+        told = []
         for flight in sent:
-            facts: dict[str, Any] = {"node": flight.node.name, "bytes_down": flight.bytes_down}
-            facts["version"] = flight.version
+            facts: dict[str, Any] = {"round": number, "kind": kind, "node": flight.node.name}
+            facts |= {"bytes_down": flight.bytes_down, "version": flight.version}
             if kind != PROFILE_QUERY:
                 facts["bytes_down_full"] = whole + flight.bytes_beside
-            self._events.write("sent", round=number, kind=kind, **facts)
+            told.append(facts)
             if ledger.suspect(flight.node.name):
                 ledger.probed(flight.node.name, self._state.clock.wall())
+        self._events.write_all("sent", told)
         return sent
 
     def _pack(self, node: Online, rate: float | None) -> tuple[ArrayRecord, Assignment]:

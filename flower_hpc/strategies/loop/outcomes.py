@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from flwr.app import Message, MessageType
+from flwr.app import ConfigRecord, Message, MessageType, MetricRecord
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
 from ...protocol import PROFILE, PROFILE_QUERY, RECEIVED_WALL, REPLIED_WALL, mark_of
+from ...records import records_of
 from ...telemetry import EventLog
 from .collect import Flight, Online
 from .facts import FactsReader
@@ -83,8 +84,8 @@ class Outcomes:
             return
         number = self._intake.round
         facts = {"round": number, "kind": flight.kind, "node": flight.node.name, "bytes_up": size}
-        if len(reply.content.metric_records) != 1:
-            reason = f"it has {len(reply.content.metric_records)} MetricRecords, expected 1"
+        if (count := len(records_of(reply.content, MetricRecord))) != 1:
+            reason = f"it has {count} MetricRecords, expected 1"
             self._events.write("reply_refused", **facts, reason=reason)
         elif flight.round == number:
             self.evaluations.append(reply)
@@ -133,8 +134,8 @@ class Outcomes:
                 del self._names[flight.node.node_id]
 
     def _learn_profile(self, flight: Flight, reply: Message, duration_s: float) -> None:
-        record = reply.content.config_records.get(PROFILE)
-        if record is None:
+        record = reply.content.get(PROFILE)
+        if not isinstance(record, ConfigRecord):
             return
         ledger, name, found = self._state.ledger, flight.node.name, dict(record)
         received, replied = found.pop(RECEIVED_WALL, None), found.pop(REPLIED_WALL, None)

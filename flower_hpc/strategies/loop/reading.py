@@ -3,11 +3,11 @@
 from flwr.app import Message
 
 from ...errors import ReplyError
+from ...mean import metric
 from ...protocol import EFFECTIVE_STEPS, NUM_STEPS
 from ...records import Weights
 from ..ledger import Usual
 from ..options import Settings
-from ..weighting import metric
 from .collect import Flight
 from .log import LOG
 from .replies import Reply, read_reply

@@ -4,13 +4,12 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
-from flwr.app import Message, MetricRecord
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from ...compression import unpack
 from ...errors import ReplyError
 from ...protocol import QUEUE_S, TRAIN_S, UPDATE, WEIGHTS, mark_of
-from ...records import NDArray, Sparse, Weights, values_of
+from ...records import NDArray, Sparse, Weights, read_like, records_of
 from ..ledger import Usual
 from ..weighting import UNKNOWN, Weighting
 
@@ -56,32 +55,20 @@ def read_reply(
         No or several ArrayRecords or MetricRecords; wrong names, shapes or dtypes; NaN or infinite values; a
         missing or negative weight; an unknown form, codec or base version.
     """
-    content = message.content
-    if len(content.array_records) != 1:
-        raise ReplyError(f"it has {len(content.array_records)} ArrayRecords, expected 1")
-    if len(content.metric_records) != 1:
-        raise ReplyError(f"it has {len(content.metric_records)} MetricRecords, expected 1")
-    (record,), (metrics,) = content.array_records.values(), content.metric_records.values()
+    found = records_of(message.content, ArrayRecord)
+    measured = records_of(message.content, MetricRecord)
+    if len(found) != 1:
+        raise ReplyError(f"it has {len(found)} ArrayRecords, expected 1")
+    if len(measured) != 1:
+        raise ReplyError(f"it has {len(measured)} MetricRecords, expected 1")
+    (record,), (metrics,) = found.values(), measured.values()
     weight = weighting.weight(metrics, usual)
     mark = mark_of(message)
     if mark.form not in (UPDATE, WEIGHTS):
         raise ReplyError(f"its form is {mark.form!r}, expected {UPDATE!r} or {WEIGHTS!r}")
     if mark.form == UPDATE and mark.base_version != version:
         raise ReplyError(f"its update is against version {mark.base_version}, it was sent {version}")
-
-    if set(record) != set(model):
-        missing, extra = sorted(set(model) - set(record)), sorted(set(record) - set(model))
-        raise ReplyError(f"its arrays differ in name: missing {missing[:3]}, unknown {extra[:3]}")
-    arrays: dict[str, NDArray | Sparse] = {}
-    for name, like in model.items():
-        array = record[name]
-        # declared shape and dtype first: nothing is decoded that would not fit
-        if tuple(array.shape) != like.shape or array.dtype != str(like.dtype):
-            got, want = f"{array.dtype} {tuple(array.shape)}", f"{like.dtype} {like.shape}"
-            raise ReplyError(f"its array {name!r} is {got}, expected {want}")
-        arrays[name] = unpack(array, accept)
-        if not np.isfinite(values_of(arrays[name])).all():
-            raise ReplyError(f"its array {name!r} has NaN or infinite values")
+    arrays = read_like(record, model, lambda array: unpack(array, accept))
     return Reply(arrays, mark.form == UPDATE, weight, metrics)
 
 
