@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -76,6 +77,38 @@ def test_a_wrong_value_that_only_the_server_sees_is_one_line(shell, tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "shakespeare" in done.stderr.splitlines()[-1]
+
+
+def test_apps_that_cannot_be_loaded_and_runs_that_are_interrupted_are_told(shell, tmp_path):
+    (tmp_path / "federation.yaml").write_text("name: lab\nsites: {here: {nodes: 1}}\n")
+    shutil.copytree(Path(__file__).parent / "mpi" / "app", tmp_path / "app")
+    server = tmp_path / "app/tried/server.py"
+    sound = server.read_text()
+    server.write_text(sound + "\nraise ValueError('as asked')\n")
+    assert shell("flower-hpc", "up").returncode == 0
+    done = shell("flower-hpc", "run", "app", "--name", "bad")
+    line = f"tried/server.py:{len(sound.splitlines()) + 2}: ValueError: as asked (log: "
+    assert (done.returncode, line in done.stderr.splitlines()[-1]) == (2, True), done.stderr
+    log = tmp_path / "home/lab/runs/bad/server.log"
+    assert "Traceback" in log.read_text()
+
+    server.write_text(sound)
+    env = os.environ | {"FLOWER_HPC_HOME": str(tmp_path / "home"), "FLWR_TELEMETRY_ENABLED": "0"}
+    command = [str(BIN / "flower-hpc"), "run", "app", "--name", "long", "-c", "num-rounds=500"]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    events, deadline = tmp_path / "home/lab/runs/long/events.jsonl", time.monotonic() + 120
+    while len(rounds_begun(events)) < 2:
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    run.terminate()
+    assert run.wait(60) == 128 + signal.SIGTERM
+    while (last := list(read_events(events))[-1])["event"] != "run_failed":
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.5)
+    assert (last["error"], last["exit_code"]) == ("interrupted by SIGTERM", 143)
 
 
 def test_a_run_goes_on_after_kill_9_of_superlink_serverapp_and_command(shell, tmp_path):

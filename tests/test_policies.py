@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_hpc.errors import ConfigError
+from flower_hpc.mean import StreamingMean, mean_metrics
 from flower_hpc.strategies import Deadline, Discard, FedProx, FirstK, Polynomial, RandomSelection, WaitForAll
 from flower_hpc.strategies.cutoff import Progress
 from flower_hpc.strategies.ledger import FIRST_REST_S, LONGEST_REST_S, Ledger
 from flower_hpc.strategies.loop.collect import Online
-from flower_hpc.strategies.loop.mean import StreamingMean, mean_metrics
 from flower_hpc.strategies.situation import Situation
 
 STARTED = Progress(asked=10, replied=0, waiting=10, elapsed_s=0)

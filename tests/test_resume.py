@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from safetensors.numpy import load_file
 from conftest import grid_of, stepping, weights
 from flower_hpc.client import Control
 from flower_hpc.compression import CompressUpdates
-from flower_hpc.errors import RunError
+from flower_hpc.errors import ConfigError, RunError
 from flower_hpc.records import to_record, to_weights
 from flower_hpc.strategies import HybridStrategy, parse
 from flower_hpc.telemetry import read_events
+from flower_hpc.telemetry.progress import RunView
 from flower_hpc.telemetry.runlock import RunLock
 from flower_hpc.transport import InProcessGrid, InProcessNode
 
@@ -160,6 +162,51 @@ def test_old_checkpoints_are_pruned_and_a_damaged_one_gives_way_to_the_one_befor
     assert "round-000005" in caplog.text
 
 
+def damage(folder):
+    for path in (folder / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+
+
+def delete(folder):
+    shutil.rmtree(folder / "checkpoints")
+
+
+def keep_none(folder):
+    delete(folder)
+    return "hybrid(checkpoint_every=0)"
+
+
+@pytest.mark.parametrize(
+    ("lose", "words"),
+    [
+        (damage, "is damaged: round-000003.safetensors: .*round-000002.safetensors: "),
+        (delete, "are gone, the last was of round 3"),
+        (keep_none, "keeps no checkpoints: checkpoint_every=0"),
+    ],
+)
+def test_a_run_that_has_lost_all_checkpoints_is_not_begun_anew(tmp_path, lose, words):
+    with pytest.raises(Killed):
+        start("hybrid()", tmp_path, kill_after=3)
+    spec, model = lose(tmp_path) or "hybrid()", (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=words) as caught:
+        start(spec, tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert events_of(tmp_path, "run_failed")[-1]["exit_code"] == 2
+    assert (tmp_path / "model.safetensors").read_bytes() == model, "all that is left of it"
+    assert json.loads((tmp_path / "result.json").read_text())["rounds"]
+
+
+def test_a_run_that_never_came_to_a_checkpoint_begins_with_round_1(tmp_path):
+    with pytest.raises(Killed):
+        start("hybrid(checkpoint_every=4)", tmp_path, kill_after=3)
+    _, seen = start("hybrid(checkpoint_every=4)", tmp_path, resume=True)
+    assert seen == list(range(ROUNDS + 1))
+    view = RunView()
+    view.add(events_of(tmp_path, "run_resumed")[0])
+    assert view.news == "no checkpoint yet: the run starts from round 1"
+
+
 def test_an_inner_strategy_keeps_its_state_and_takes_its_new_settings(tmp_path):
     adam = "hybrid(inner=flower.FedAdam(eta={}, fraction_evaluate=0.0))"
     with pytest.raises(Killed):
@@ -186,7 +233,7 @@ def test_a_finished_run_can_be_given_more_rounds(tmp_path):
 def test_nothing_to_resume_is_a_new_run_that_says_so(tmp_path, caplog):
     _, seen = start("hybrid()", tmp_path, resume=True)
     assert seen == list(range(ROUNDS + 1))
-    assert "nothing to resume" in caplog.text
+    assert "the run starts from round 1" in caplog.text
     assert events_of(tmp_path, "run_resumed")[0]["round"] == 0
 
 

@@ -3,13 +3,14 @@
 import json
 import re
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord
 from flwr.clientapp.mod import fixedclipping_mod
 from flwr.serverapp import strategy as flower
 
-from conftest import grid_of, stepping, weights
+from conftest import grid_of, make_app, stepping, weights
 from flower_hpc.client import KeepBudget
 from flower_hpc.clock import WALL
 from flower_hpc.compression import CompressUpdates
@@ -17,7 +18,7 @@ from flower_hpc.errors import ConfigError, RunError
 from flower_hpc.records import to_weights
 from flower_hpc.strategies import Deadline, Discard, FirstK, HybridStrategy, Polynomial, RandomSelection
 from flower_hpc.telemetry import read_events
-from flower_hpc.transport import InProcessNode
+from flower_hpc.transport import InProcessGrid, InProcessNode
 from processes import named
 
 
@@ -389,3 +390,36 @@ def test_wrong_options_are_refused_in_one_line(options):
         HybridStrategy(**options)
     assert "\n" not in str(caught.value)
     assert next(iter(options)) in str(caught.value)
+
+
+class Failing(InProcessGrid):
+    """Its server fails, so often, when it is asked for replies."""
+
+    def __init__(self, *args, status, times, **more):
+        super().__init__(*args, **more)
+        self.status, self.times = status, times
+
+    def pull_messages(self, message_ids):
+        if self.times:
+            self.times -= 1
+            request = httpx.Request("POST", "http://superlink/v1/runtime/pull-messages")
+            raise httpx.HTTPStatusError("fails", request=request, response=httpx.Response(self.status))
+        return super().pull_messages(message_ids)
+
+
+def failing(status, times):
+    nodes = [InProcessNode(f"n{i}", delay_s=i) for i in range(2)]
+    return Failing(make_app(stepping([1, 3])), nodes, status=status, times=times)
+
+
+def test_a_superlink_that_fails_for_a_while_is_asked_again(tmp_path, caplog):
+    w, events = run(failing(500, 5), tmp_path, rounds=2)
+    np.testing.assert_allclose(w, 2)
+    assert len(of(events, "reply_accepted")) == 4
+    assert "is asked again" in caplog.text
+
+
+@pytest.mark.parametrize(("status", "times"), [(500, 10**6), (401, 1)])
+def test_one_that_fails_for_ever_or_refuses_ends_the_run(tmp_path, status, times):
+    with pytest.raises(httpx.HTTPStatusError):
+        run(failing(status, times), tmp_path)

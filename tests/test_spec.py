@@ -26,7 +26,9 @@ from flower_hpc.strategies import (
     parse,
     with_default,
 )
+from flower_hpc.strategies.arguments import refusal
 from flower_hpc.strategies.cutoff import AnyOf
+from flower_hpc.strategies.registry import NAMES
 
 
 def test_a_cutoff_alone_is_the_hybrid_strategy():
@@ -72,6 +74,16 @@ def test_flowers_strategies_are_there_alone_and_inside():
         ("1 +", "cannot be read"),
         ("first_k(1/0)", "neither a literal nor a known name"),
         ("first_k(3/2)", "k must be a whole number"),
+        ("first_k", "first_k needs k: a number of replies (>= 1) or a fraction (0..1)"),
+        ("deadline()", "deadline needs seconds: "),
+        ("first_k(late=true)", "unknown name 'true'"),
+        ("first_k(late=True)", "first_k needs k: "),
+        ("first_k(1, False, 3)", "first_k takes at most 2 without a name (k, late), got 3"),
+        ("first_k(1, k=2)", "first_k is given k twice"),
+        ("first_k(1, n=2)", "first_k has no parameter 'n', known are k, late"),
+        ("hybrid(3)", "hybrid takes none without a name, got 1"),
+        ("hybrid(selection=oort(wher='x'))", "oort has no parameter 'wher', known are "),
+        ("flower.FedAvg(fraction=1)", "flower.FedAvg has no parameter 'fraction', known are "),
     ],
 )
 def test_anything_else_is_refused_in_one_line(spec, words):
@@ -287,3 +299,11 @@ def test_a_request_may_ask_to_resume(tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWER_HPC_STATE", str(tmp_path))
     settings = configured(Context(7, 0, {}, RecordDict(), {})).settings
     assert (settings.resume, settings.facts) == (True, tmp_path / "facts.jsonl")
+
+
+@pytest.mark.parametrize("entry", describe(), ids=lambda entry: entry["name"])
+def test_what_is_missing_is_told_in_our_words(entry):
+    needed = [key for key, default in entry["parameters"].items() if default is None]
+    wrong = refusal(entry["name"], NAMES[entry["name"]], [], {})
+    assert [part.partition(":")[0] for part in wrong.partition(" needs ")[2].split("; ") if part] == needed
+    assert not needed or wrong.count(": ") == len(needed), "each is explained"

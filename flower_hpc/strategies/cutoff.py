@@ -164,8 +164,8 @@ class FirstK(Cutoff):
     Parameters
     ----------
     k : int or float
-        A whole number >= 1 is a count of replies; a float in (0, 1] is a fraction of the nodes asked,
-        rounded up. With fewer nodes idle than ``k`` the round waits for those that there are.
+        A number of replies (>= 1) or a fraction (0..1) of the nodes asked, rounded up. With fewer nodes idle
+        than ``k`` the round waits for those that there are.
     late : bool
         Count late replies to earlier rounds too, as FedBuff's buffer does; ``k`` is then a whole number.
         Default False.

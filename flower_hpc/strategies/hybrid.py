@@ -14,13 +14,14 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from ..errors import ConfigError, FlowerHpcError, RunError
+from ..mean import StreamingMean, mean_metrics
 from ..protocol import ARRAYS, CONFIG, SERVER_ROUND
 from ..records import to_record, to_weights
 from .checks import whole
 from .loop.evaluation import EvaluateFn
 from .loop.log import LOG
-from .loop.mean import StreamingMean, mean_metrics
 from .loop.replies import read_reply
+from .loop.resume import refuse_if_gone
 from .loop.run import Run
 from .options import HybridOptions, Settings
 
@@ -129,6 +130,10 @@ class HybridStrategy(Strategy):
         """Set the run's name and folder, whether it goes on, and where schedulers' facts are."""
         self.settings = replace(self.settings, run_name=run_name, run_dir=run_dir, resume=resume, facts=facts)
 
+    def check_resume(self, run_dir: Path) -> None:
+        """Before anything is started: ConfigError where the run in a folder has lost what it saved."""
+        refuse_if_gone(run_dir, self.settings.checkpoint_every)
+
     def start(
         self,
         grid: Grid,
@@ -165,7 +170,9 @@ class HybridStrategy(Strategy):
         Raises
         ------
         RunError
-            ``max_failed_rounds`` rounds in a row were skipped.
+            ``max_failed_rounds`` rounds in a row were skipped, or no round aggregated anything.
+        ConfigError
+            With ``resume``: rounds were saved, but no checkpoint is left that is whole.
         """
         whole("num_rounds", num_rounds, least=0)
         run = Run(self.settings, self, grid, initial_arrays, timeout, train_config, evaluate_config)

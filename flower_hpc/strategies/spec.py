@@ -5,23 +5,22 @@ evaluated. A cutoff alone means ``hybrid(cutoff=...)``. Names under ``flower.`` 
 """
 
 import ast
-import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
 from ..compression import Codec
 from ..errors import ConfigError, FlowerHpcError
+from .arguments import refusal
 from .cutoff import Cutoff
 from .hybrid import HybridStrategy
 from .inner import minimum_nodes
-from .options import HybridOptions, Settings
+from .options import Settings
 from .registry import FLOWER, KINDS, NAMES, NOT_SPEC, STRATEGIES
 
 LONGEST_ECHO = 120
-UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 WORDY = {name for kind in ("codec", "compression", "dropout") for name in KINDS[kind]}
 LITERALS = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Dict, ast.List, ast.Tuple)
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -145,16 +144,6 @@ def _spec_of(value: object) -> str:
     raise ConfigError(f"strategy: values must be numbers, texts or blocks, got {_short(repr(value))}")
 
 
-def _reason(name: str, found: Callable[..., Any], words: str) -> str:
-    unknown = UNKNOWN.search(words)
-    if unknown is None:
-        return f"{name}: {words.replace('.__init__()', '()')}"
-    known = set(inspect.signature(found).parameters) - {"options", "self"}
-    if name in STRATEGIES:
-        known |= HybridOptions.__annotations__.keys() - NOT_SPEC
-    return f"{name} has no parameter {unknown.group(1)!r}, known are {', '.join(sorted(known)) or 'none'}"
-
-
 def _short(text: str) -> str:
     return text if len(text) <= LONGEST_ECHO else f"{text[:LONGEST_ECHO]}..."
 
@@ -248,9 +237,11 @@ def _call(func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], spe
         raise ConfigError(
             f"strategy {_short(spec)!r}: {', '.join(sorted(own))} is the run's own, no part of a strategy"
         )
+    if wrong := refusal(name, found, values, named):
+        raise ConfigError(f"strategy {_short(spec)!r}: {wrong}")
     try:
         return found(*values, **named)
     except FlowerHpcError as error:
         raise ConfigError(f"strategy {_short(spec)!r}: {error}") from error
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"strategy {_short(spec)!r}: {_reason(name, found, str(error))}") from error
+        raise ConfigError(f"strategy {_short(spec)!r}: {name}: {error}") from error

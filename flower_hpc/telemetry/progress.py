@@ -75,7 +75,7 @@ class RunView:
 def resumed(event: Event) -> str:
     """What became of a resume."""
     number, damaged = event["round"], event["damaged"]
-    words = f"goes on after round {number}" if number else "nothing to resume: the run starts anew"
+    words = f"goes on after round {number}" if number else "no checkpoint yet: the run starts from round 1"
     return "; ".join([words, *(f"damaged checkpoint passed over: {what}" for what in damaged)])
 
 

@@ -54,13 +54,17 @@ def summarise(events: Iterable[Event]) -> dict[str, Any]:
     return result
 
 
-def save_result(folder: Path, events: Iterable[Event], arrays: ArrayRecord) -> dict[str, Any]:
-    """Write ``result.json`` and ``model.safetensors`` into ``folder``; returns the result."""
+def save_result(folder: Path, events: Iterable[Event], arrays: ArrayRecord | None) -> dict[str, Any]:
+    """Write ``result.json`` and ``model.safetensors`` into ``folder``; returns the result.
+
+    Without ``arrays`` a model that is there stays.
+    """
     from safetensors.numpy import save_file
 
     result = summarise(events)
     # a copy: the views of a record are read-only and may be Fortran-ordered
-    save_file({k: x.copy(order="C") for k, x in to_weights(arrays).items()}, folder / MODEL)
+    if arrays is not None:
+        save_file({k: x.copy(order="C") for k, x in to_weights(arrays).items()}, folder / MODEL)
     part = folder / (RESULT + ".part")
     part.write_text(json.dumps(finite(result), indent=2, allow_nan=False) + "\n")
     part.replace(folder / RESULT)  # whoever sees the file sees all of it

@@ -6,8 +6,9 @@ they are pulled one by one; a pull blocks while its sender still uploads, so a s
 of its own; nodes that leave stay listed for a few seconds, so polling goes on whatever the server computes.
 """
 
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,6 +19,8 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 from ...clock import Clock
+from .bell import ring
+from .patient import Patient
 
 FIRST_POLL_S, LAST_POLL_S, IDLE_POLL_S = 0.05, 0.25, 1.0
 SLOW_PULL_S = 0.5
@@ -96,7 +99,9 @@ class Collector:
     Parameters
     ----------
     grid : Grid
-        Any Flower grid.
+        Any Flower grid. One that knows which replies have come may say so: ``ready()`` gives their messages'
+        ids, at least, and an attribute ``on_reply`` is called when there is another. Then nothing is polled
+        in vain, and no reply waits for the next poll.
     clock : Clock
         The grid's own, or the wall clock.
     listener : Listener
@@ -113,7 +118,9 @@ class Collector:
         self.lock = threading.Condition(threading.RLock())
         self._away: Mapping[int, str] = {}
         self._pulls: dict[str, Future[list[Message]]] = {}
+        self._ready: Callable[[], Collection[str]] | None = getattr(self.grid, "ready", None)
         self._interval = FIRST_POLL_S
+        self._ask = Patient(self.clock)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -123,7 +130,10 @@ class Collector:
         """Begin to poll."""
         self.poll()
         if not self.clock.virtual:
-            self._pool = ThreadPoolExecutor(PARALLEL_PULLS, "flower-hpc-pull")
+            if self._ready is None:
+                self._pool = ThreadPoolExecutor(PARALLEL_PULLS, "flower-hpc-pull")
+            else:
+                self.grid.on_reply = self._wake.set  # type: ignore[attr-defined]
             self._thread = threading.Thread(target=self._run, name="flower-hpc-poll", daemon=True)
             self._thread.start()
         return self
@@ -150,6 +160,7 @@ class Collector:
                     flight.sent_at, flight.sent_wall = now, wall
                     self.flights[message_id] = flight
                     sent.append(flight)
+        ring(flight.node.node_id for flight in sent)
         self._interval = FIRST_POLL_S
         self._wake.set()
         return sent
@@ -195,16 +206,29 @@ class Collector:
                 self.lock.wait(min(left, LAST_POLL_S))
 
     def poll(self) -> None:
-        """Look once: who is online, what has arrived, what is lost."""
-        nodes = list(self.grid.get_nodes())
+        """Look once: who is online, what is lost, what has arrived."""
+        self._look()
+        self._take()
+
+    def _look(self) -> None:
+        nodes = self._ask("nodes", lambda: list(self.grid.get_nodes()))
+        if nodes is None:
+            return
         with self.lock:
             self.online = {
                 n.node_id: Online(n.node_id, self.listener.name_of(n), n.last_activated_at) for n in nodes
             }
             self._away = self.listener.away(self.online)
             self._find_lost()
-            due = [(i, f) for i, f in self.flights.items() if f.node.node_id in self.online]
+
+    def _take(self) -> None:
+        with self.lock:
+            there = list(self.flights) if self._ready is None else self._ready()
+            due = [(i, self.flights[i]) for i in there if i in self.flights]
+            online = self.online
         for message_id, flight in due:
+            if flight.node.node_id not in online:
+                continue
             for reply in self._pull(message_id):
                 with self.lock:
                     if self.flights.pop(message_id, None) is not None:
@@ -231,22 +255,27 @@ class Collector:
 
     def _pull(self, message_id: str) -> list[Message]:
         if self._pool is None:
-            return list(self.grid.pull_messages([message_id]))
+            return self._ask(message_id, lambda: list(self.grid.pull_messages([message_id]))) or []
         future = self._pulls.pop(message_id, None)
         if future is None:
             future = self._pool.submit(lambda: list(self.grid.pull_messages([message_id])))
             wait([future], SLOW_PULL_S)
         if future.done():
-            return future.result()
+            return self._ask(message_id, future.result) or []
         self._pulls[message_id] = future
         return []
 
     def _run(self) -> None:
+        looked = -math.inf
         try:
             while not self._stop.is_set():
                 started = self.clock.now()
                 self._wake.clear()
-                self.poll()
+                # of a grid that rings for replies, nodes are looked at as often as of one that is polled
+                if self._ready is None or started >= looked + LAST_POLL_S:
+                    self._look()
+                    looked = started
+                self._take()
                 self._interval = min(self._interval * 1.5, LAST_POLL_S)
                 # a poll of many nodes takes time itself: leave the SuperLink as much for its other work
                 pause = max(self._interval, min(self.clock.now() - started, IDLE_POLL_S))

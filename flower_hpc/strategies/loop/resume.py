@@ -3,13 +3,16 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Result, Strategy
 
-from ...errors import RunError
+from ...errors import ConfigError, RunError
+from ...telemetry import read_events
+from ...telemetry.events import FILE as EVENTS
 from ..inner import layers
 from ..options import Settings
 from .checkpoint import Checkpoints
@@ -20,6 +23,7 @@ from .outcomes import Outcomes
 from .state import RunState
 
 FOLDER = "checkpoints"
+ANEW = "to train anew, start a new run"
 METRICS = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
 PLAIN = (type(None), bool, int, float, str, np.ndarray, np.generic, ArrayRecord)
 
@@ -70,13 +74,18 @@ class Savepoint:
         ------
         RunError
             The checkpoint is of another model.
+        ConfigError
+            There were checkpoints, and none is left that is whole.
         """
         if self._files is None:
+            if self._settings.run_dir is not None:
+                refuse_if_gone(self._settings.run_dir, 0)
             return None
         found = self._files.latest()
         if found is None:
-            damaged = list(self._files.damaged)
-            return {"round": 0, "version": 0, "in_flight": [], "lost": [], "damaged": damaged}
+            self._refuse_to_begin_anew(self._files)
+            LOG.warning("nothing to resume in %s: the run starts from round 1", self._settings.run_dir)
+            return {"round": 0, "version": 0, "in_flight": [], "lost": [], "damaged": []}
         number, tree = found
         self._check(tree["intake"]["model"]["record"])
         self._state.restore(tree["state"])
@@ -97,6 +106,12 @@ class Savepoint:
             "lost": lost,
             "damaged": list(self._files.damaged),
         }
+
+    def _refuse_to_begin_anew(self, files: Checkpoints) -> None:
+        if files.damaged:
+            words = f"every checkpoint in {files.folder} is damaged: {'; '.join(files.damaged)}"
+            raise ConfigError(f"resume: {words}; {ANEW}")
+        refuse_if_gone(files.folder.parent, self._settings.checkpoint_every)
 
     def _tree(self) -> dict[str, Any]:
         flights = [{"id": i, **asdict(f)} for i, f in self._collector.flights.items() if f.kind == "train"]
@@ -145,6 +160,18 @@ class Savepoint:
 
         if shapes(record) != shapes(self._intake.model.record):
             raise RunError(f"the checkpoint in {self._settings.run_dir} is of another model than the app's")
+
+
+def refuse_if_gone(folder: Path, every: int) -> None:
+    """ConfigError where a run saved rounds and no checkpoint is left: nobody wants them repeated."""
+    if any((folder / FOLDER).glob("round-*.safetensors")):
+        return
+    rounds = [e["round"] for e in read_events(folder / EVENTS) if e["event"] == "aggregated"]
+    if not every and rounds:
+        raise ConfigError(f"resume: the run in {folder} keeps no checkpoints: checkpoint_every=0; {ANEW}")
+    if saved := [n for n in rounds if n % every == 0]:
+        words = f"the checkpoints in {folder / FOLDER} are gone, the last was of round {saved[-1]}"
+        raise ConfigError(f"resume: {words}; {ANEW}")
 
 
 def inner_layers(settings: Settings) -> list[Strategy]:

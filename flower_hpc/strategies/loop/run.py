@@ -84,7 +84,7 @@ class Run:
         )
         self._cutoff: Cutoff = settings.cutoff
         self._failed_rounds = self._done = 0
-        self._skipped = ""
+        self._skipped, self._begun = "", False
         self._round_started = self.clock.now()
 
     def __enter__(self) -> Self:
@@ -107,20 +107,19 @@ class Run:
         found = self._savepoint.load() if self.settings.resume else None
         strategy, size = type(self._hooks).__name__, num_bytes(self.intake.model.record)
         self.events.write("run_started", run=self.settings.run_name, strategy=strategy, bytes_model=size)
-        if found is not None and not found["round"]:
-            self.events.write("run_resumed", **found)
-            LOG.warning("nothing to resume in %s: the run starts anew", self.settings.run_dir)
-        elif found is not None:
+        self._begun = True
+        if found is not None:
             self._done = self.state.round
             self.events.write("run_resumed", **found)
-            LOG.info("resumed after round %s, model version %s", self._done, self.intake.model.version)
+            LOG.info("goes on after round %s, model version %s", self._done, self.intake.model.version)
 
     def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.result.arrays = self.intake.model.record
         in_flight = sorted(f.node.name for f in self._collector.flights.values())
-        self._record.end(error, in_flight, self.result.arrays)
+        # what a run that was refused has left is not overwritten with a model that it never trained
+        self._record.end(error, in_flight, self.result.arrays if self._begun else None)
 
     @property
     def resumed(self) -> bool:
@@ -128,8 +127,9 @@ class Run:
         return self._done > 0
 
     def rounds(self, num_rounds: int) -> Iterator[int]:
-        """The rounds to go through: all, or from the one whose model a checkpoint holds."""
+        """The rounds to go through, from that of the checkpoint on; RunError if all were in vain."""
         yield from range(max(1, self._done), num_rounds + 1)
+        self._record.tally.judge(self.intake.model.version)
 
     def begin(self, number: int, num_rounds: int) -> bool:
         """Open a round; False where its model is there already, from a checkpoint."""
@@ -198,12 +198,12 @@ class Run:
             return refill and bool(self._chooser.spare())
 
         def reason() -> str | None:
-            waiting = len(collector.waiting(TRAIN, self.state.round))
-            under_way = {f.node.name for f in collector.waiting(TRAIN)}
+            flying = collector.waiting(TRAIN)
+            waiting = sum(f.round == self.state.round for f in flying)
+            under_way = {f.node.name for f in flying}
             elapsed, now = self.clock.now() - dispatched, self.clock.wall()
-            asked, awaited = sum(f.awaited for f in flights), waiting
-            if self._cutoff.counts_late:
-                awaited = len(under_way)
+            asked = sum(f.awaited for f in flights)
+            awaited = len(under_way) if self._cutoff.counts_late else waiting
             if awaited == 0 and not refillable():
                 return "every node answered or is gone"
             memory = self.state.memory
