@@ -4,10 +4,13 @@ import json
 import socket
 
 import pytest
+import typer
 
 from flower_hpc import __version__, apps
+from flower_hpc.cli import COMMANDS, app
 from flower_hpc.telemetry.runlock import RunLock
 
+NO_FEDERATION = ("demo", "mpi", "strategies", "gateway", "relay")
 ON_HOST = "security: {network: host, shared_host: accept}\n"
 FILE = """
 name: lab
@@ -21,6 +24,10 @@ def flower_hpc(flower_hpc, monkeypatch):
     """The command line, where nobody has said where data lies."""
     monkeypatch.delenv("FLOWER_HPC_DATA", raising=False)
     return flower_hpc
+
+
+def app_commands():
+    return typer.main.get_command(app)
 
 
 def refused(result):
@@ -138,6 +145,40 @@ def test_down_and_status_of_a_federation_that_is_not_up(flower_hpc, tmp_path):
     assert '"state": "down"' in out
     code, _, err = flower_hpc("scale", "here", 3)
     assert (code, err.strip()) == (1, "error: federation lab is not up")
+
+
+@pytest.mark.parametrize("command", ["status", "down", "up --dry-run"])
+def test_the_federation_is_an_option_of_every_command(flower_hpc, tmp_path, command):
+    (tmp_path / "lab.yaml").write_text(FILE)
+    words = command.split()
+    plain = flower_hpc(*words, "lab.yaml", "--json")
+    assert plain[0] == 0
+    assert flower_hpc(*words, "-f", "lab.yaml", "--json") == plain
+    assert flower_hpc(*words, "lab.yaml", "--federation", "lab.yaml", "--json") == plain
+    err = refused(flower_hpc(*words, "lab.yaml", "-f", "other"))
+    assert "FEDERATION and --federation differ: 'lab.yaml' and 'other'" in err
+    out = flower_hpc(words[0], "--help")[1]
+    assert "[FEDERATION]" in out
+    assert "--federation" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_and_option_says_what_it_is(flower_hpc, command):
+    params = app_commands().get_command(None, command).params
+    assert not [p.name for p in params if not getattr(p, "help", None)]
+
+
+def test_an_app_is_described(flower_hpc):
+    for command in ("mpi", "run"):
+        out = " ".join(flower_hpc(command, "--help")[1].replace("│", " ").split())
+        assert "Folder of a Flower App, that is one with a pyproject.toml" in out
+        assert "There is no default" in out
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in NO_FEDERATION])
+def test_every_command_that_has_a_federation_takes_the_option(command):
+    options = {word for p in app_commands().get_command(None, command).params for word in p.opts}
+    assert {"-f", "--federation"} <= options
 
 
 def test_strategies_are_listed_with_parameters_defaults_and_papers(flower_hpc):

@@ -2,55 +2,72 @@
 
 import signal
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import click
 import typer
+from typer.core import TyperArgument, TyperGroup
 
 from .. import __version__
 from ..errors import FlowerHpcError
-from .autoscale import autoscale
-from .bundle import bundle
-from .demo import demo
-from .doctor import doctor
-from .down import down
-from .flwr import flwr
-from .gateway import gateway
-from .logs import logs
-from .relay import relay
-from .run import run
-from .scale import scale
-from .status import status
-from .strategies import strategies
-from .up import up
 
 INTERRUPTED = 130
+COMMANDS = (
+    "demo",
+    "doctor",
+    "up",
+    "status",
+    "run",
+    "mpi",
+    "strategies",
+    "logs",
+    "bundle",
+    "scale",
+    "autoscale",
+    "down",
+    "flwr",
+    "gateway",
+    "relay",
+)
+"""Each a function in the module of its name."""
+
+
+class Commands(TyperGroup):
+    """The commands, of which only those are imported that are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, in the order of the help text."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them."""
+        if cmd_name not in COMMANDS:
+            return None
+        alone = typer.Typer(add_completion=False)
+        function = getattr(import_module(f".{cmd_name}", __package__), cmd_name)
+        alone.command(cmd_name)(function)
+        return explained(typer.main.get_command(alone), function)
+
+
+def explained(command: click.Command, function: Callable[..., Any]) -> click.Command:
+    """The command with what its arguments are: click 8.5 drops the help that the typer of Flower gives it."""
+    hints = get_type_hints(function, include_extras=True)
+    for param in command.params:
+        if isinstance(param, TyperArgument) and not param.help:
+            param.help = next((m.help for m in hints[str(param.name)].__metadata__ if m.help), None)
+    return command
+
 
 app = typer.Typer(
     name="flower-hpc",
+    cls=Commands,
     help="Federated learning with Flower: federations from a file, rounds that do not wait for the slowest.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-_COMMANDS = (
-    demo,
-    doctor,
-    up,
-    status,
-    run,
-    strategies,
-    logs,
-    bundle,
-    scale,
-    autoscale,
-    down,
-    flwr,
-    gateway,
-    relay,
-)
-for _command in _COMMANDS:
-    app.command()(_command)
 
 
 def _version(wanted: bool) -> None:
@@ -88,6 +105,11 @@ def main() -> None:
 
 
 def _say(words: str, code: int) -> int:
+    if sys.argv[1:2] == ["mpi"]:
+        from ..transport.mpi.guard import rank_of_environment
+
+        if rank_of_environment():  # all ranks find the same mistake, and one tells it
+            return code
     typer.echo(f"error: {' '.join(words.split())}", err=True)
     return code
 

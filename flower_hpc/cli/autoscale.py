@@ -10,7 +10,8 @@ from rich.table import Table
 
 from ..federation.rehearsal import Told, decided, rehearsed
 from ..telemetry.events import FILE
-from .common import OUT, FileOption, Json, find, print_json
+from .common import OUT, FileOption, find, print_json
+from .options import Json
 
 
 def autoscale(

@@ -7,7 +7,8 @@ import typer
 
 from ..errors import ConfigError
 from ..federation.handing import as_yaml, hand_over
-from .common import ERR, FileOption, Json, find, print_json
+from .common import ERR, FileOption, find, print_json
+from .options import Json
 
 
 def bundle(

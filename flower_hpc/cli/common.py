@@ -37,12 +37,13 @@ FileOption = Annotated[
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the last line of standard output.")]
 
 
-def find(which: str | None) -> Federation:
-    """The federation that the user means."""
-    return Federation.find(which)
+def find(which: str | None, option: str | None = None) -> Federation:
+    """The federation that the user means; commands that take it without an option take it with one too."""
+    if which is not None and option not in (None, which):
+        raise ConfigError(f"FEDERATION and --federation differ: {which!r} and {option!r}; give one of them")
+    return Federation.find(which if which is not None else option)
 
 
 def print_json(value: Any) -> None:

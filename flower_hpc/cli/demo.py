@@ -7,10 +7,11 @@ import typer
 from .. import apps
 from ..federation import Federation
 from ..federation.runs import App, Scalar, new_name
-from .common import ERR, Json, bring_up, warn
+from .common import ERR, bring_up, warn
+from .options import Json
 from .run import check, execute, report
 
-NODES, SLOWDOWN = 4, 5
+NODES, SLOWDOWN = 4, 50
 STRATEGY = "hybrid(cutoff=first_k(0.75) | deadline(60), inner=flower.FedAvgM(server_momentum=0.5))"
 
 
@@ -18,7 +19,7 @@ def demo(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds to train.")] = 8,
     json: Json = False,
 ) -> None:
-    """Take a tour: a SuperLink and 4 SuperNodes here, real digits, one node 5 times slower.
+    """Take a tour: a SuperLink and 4 SuperNodes here, real digits, one node 50 times slower.
 
     Needs no network, no data and no scheduler. Each node holds 2-3 of the 10 digits; a round ends with the
     first 3 of 4 replies, and the slow node's update is folded in when it comes. Everything is taken down.

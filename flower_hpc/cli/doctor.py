@@ -6,7 +6,8 @@ import typer
 from rich.markup import escape
 
 from ..federation.doctor import TIMEOUT_S, Finding, Health, examine
-from .common import ERR, OUT, FileOption, Json, find, print_json
+from .common import ERR, OUT, FileOption, find, print_json
+from .options import Json
 
 MARKS = {Health.OK: "[green]✓[/green]", Health.WARNING: "[yellow]![/yellow]", Health.PROBLEM: "[red]✗[/red]"}
 PROBLEM = 1

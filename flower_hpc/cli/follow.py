@@ -7,11 +7,14 @@ from typing import Any
 
 from ..errors import ConfigError, FederationError, RunError
 from ..federation import Federation
-from ..federation.runs import Submitted, state_of, stop
+from ..federation.flwr_cli import log_of
+from ..federation.runs import App, Submitted, state_of, stop
 from ..telemetry import follow_events, read_events, summarise
 from ..telemetry.events import FILE, Event
+from ..telemetry.interruption import leave_word
 from ..telemetry.progress import show
 from ..telemetry.report import RESULT
+from .blame import unloadable
 from .common import ERR
 
 ASK_EVERY_S = 5.0
@@ -20,35 +23,39 @@ SILENT_AT_MOST_S = 60.0
 LAST = ("run_finished", "run_failed")
 
 
-def follow(federation: Federation, run: Submitted) -> dict[str, Any]:
+def follow(federation: Federation, run: Submitted, app: App) -> dict[str, Any]:
     """Show progress until the run has ended; returns its result.
 
     Raises
     ------
     RunError, ConfigError
-        The run failed; ConfigError where its own word for it is a wrong value.
+        The run failed; ConfigError where its own word for it is a wrong value, or the app cannot be loaded.
     """
     watch = _Watch(federation, run)
     try:
         show(watch.events(), ERR)
         if not watch.ended:
             watch.wait_for_flower()
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as error:
+        leave_word(run.folder, error)
         with ERR.status("stopping the run"):
             try:
                 stop(federation.state_dir, federation.connection, run.run_id)
-            except FederationError as error:
-                ERR.print(f"the run could not be stopped: {error}", highlight=False)
+            except FederationError as trouble:
+                ERR.print(f"the run could not be stopped: {trouble}", highlight=False)
         raise
     if watch.last is not None and watch.last["event"] == "run_failed":
         kind = ConfigError if watch.last["exit_code"] == ConfigError.exit_code else RunError
-        hint = _hint(run)
+        hint = _hint(run) if kind is RunError else ""
         raise kind(f"run {run.name} failed: {watch.last['error']} (folder: {run.folder}){hint}")
     if watch.status.startswith("finished") and watch.status != "finished:completed":
         words = watch.details if watch.details not in ("", "N/A") else watch.status
-        hint = _hint(run)
-        raise RunError(f"run {run.name} failed: {words} (log: {federation.log_path('superlink')}){hint}")
-    return _result(run)
+        log = run.folder / "server.log"
+        log.write_text(log_of(federation.state_dir, federation.connection, run.run_id))
+        if bad := unloadable(log.read_text(), app):
+            raise ConfigError(f"run {run.name} failed: {bad} (log: {log})")
+        raise RunError(f"run {run.name} failed: {words} (log: {log}){_hint(run)}")
+    return result_of(run)
 
 
 class _Watch:
@@ -105,7 +112,8 @@ def _hint(run: Submitted) -> str:
     return f"; `flower-hpc run --resume {run.name}` goes on from its last checkpoint" if saved else ""
 
 
-def _result(run: Submitted) -> dict[str, Any]:
+def result_of(run: Submitted) -> dict[str, Any]:
+    """What came of a run that has ended."""
     path, deadline = run.folder / RESULT, time.monotonic() + RESULT_WAIT_S
     if not (run.folder / FILE).exists():  # one of Flower's own strategies, which write no events
         return summarise([]) | {"run": run.name}

@@ -21,6 +21,10 @@ def gateway(
     heard: Annotated[
         Path | None, typer.Option(help="File to write which nodes were heard when, by their keys.")
     ] = None,
+    bell: Annotated[
+        Path | None,
+        typer.Option(help="File that tells which nodes have messages; requests for messages are held then."),
+    ] = None,
     withdrawn: Annotated[
         Path | None,
         typer.Option(help="File of nodes to refuse, as JSON: their keys' fingerprints by name."),
@@ -41,6 +45,7 @@ def gateway(
         max_connections=max_connections,
         log_level=log_level,
         heard=heard,
+        bell=bell,
         withdrawn=withdrawn,
     )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=log_level.upper())

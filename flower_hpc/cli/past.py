@@ -76,8 +76,3 @@ class Past:
             if not status.startswith("finished"):
                 ERR.print(f"run {self.name}: its last attempt is dead, Flower is told so", highlight=False)
                 stop(federation.state_dir, federation.connection, self.run_id)
-
-
-def run_names(incomplete: str) -> list[str]:
-    """Names of runs, for shell completion."""
-    return sorted(p.parent.name for p in home().glob(f"*/runs/{incomplete}*/{REQUEST}"))

@@ -13,59 +13,37 @@ from ..errors import ConfigError
 from ..federation import Federation
 from ..federation.runs import App, Scalar, check_name, new_name, parse_overrides, submit
 from ..telemetry.progress import rounds_table
-from .common import ERR, FileOption, Json, bring_up, find, is_folder, print_json, warn
+from .blame import check_sources
+from .common import ERR, FileOption, bring_up, find, is_folder, print_json, warn
 from .follow import follow
-from .past import Past, run_names
-from .strategies import strategy_names
+from .options import (
+    AppArgument,
+    DataDirOption,
+    Json,
+    NameOption,
+    ResumeOption,
+    RunConfigOption,
+    SettingsOption,
+    StrategyOption,
+)
+from .past import Past
 
 STRATEGY, DATA_DIR = "strategy", "data-dir"
 
 
 def run(
-    app: Annotated[
-        str | None,
-        typer.Argument(
-            help="Folder of a Flower App, or the name of a shipped one: benchmark. Left out with --resume."
-        ),
-    ] = None,
+    app: AppArgument = None,
     federation: FileOption = None,
     nodes: Annotated[
         int | None,
         typer.Option(help="Start a federation of this many nodes on this machine, for this run alone."),
     ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            help="Such as fedbuff, 'first_k(0.75) | deadline(60)' or 'fedprox(mu=0.1)', for apps that take "
-            "them; `flower-hpc strategies` lists all. Default: the federation's, else the app's.",
-            autocompletion=strategy_names,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Set a parameter of the strategy, such as k=10; repeat it."
-        ),
-    ] = None,
-    run_config: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--run-config", "-c", metavar="KEY=VALUE", help="Override the app's run config; repeat it."
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the data; default $FLOWER_HPC_DATA, else a download.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; default made of app and time.")] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            help="Go on with a run that ended early, from its last checkpoint; with -c num-rounds=N also "
-            "with one that finished.",
-            autocompletion=run_names,
-        ),
-    ] = None,
+    strategy: StrategyOption = None,
+    settings: SettingsOption = None,
+    run_config: RunConfigOption = None,
+    data_dir: DataDirOption = None,
+    name: NameOption = None,
+    resume: ResumeOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the nodes of a new federation.")] = 180,
     json: Json = False,
 ) -> None:
@@ -73,26 +51,17 @@ def run(
 
     Uses the federation that is up; one that is not is brought up for the run and taken down after it.
     """
-    if app is None and resume is None:
-        raise ConfigError("give an APP to run, or --resume RUN to go on with one")
-    if app is not None and resume is not None:
-        raise ConfigError(f"APP: a run that is resumed has its own, leave {app!r} out")
-    if resume is not None and name is not None:
-        raise ConfigError("--name: a run that is resumed keeps its name")
+    check_names(app, resume, name)
     if nodes is not None and federation is not None:
         raise ConfigError("--nodes makes a federation of its own; give it or --federation, not both")
     past = Past.find(resume) if resume is not None else None
-    flower_app = App.read(_folder(app) if app is not None else past.app if past else Path())
-    overrides = (past.overrides if past else {}) | parse_overrides(run_config or [])
-    if data_dir is not None:
-        overrides[DATA_DIR] = str(is_folder(data_dir, "data-dir"))
+    flower_app = App.read(folder_of(app) if app is not None else past.app if past else Path())
     target = past.target(federation, nodes) if past else _target(federation, nodes)
-    from_config = any(pair.partition("=")[0].strip() == STRATEGY for pair in run_config or [])
-    spec = chosen(strategy, settings or [], flower_app, target, overrides, from_config)
-    if spec is not None:
-        overrides[STRATEGY] = spec
+    overrides = overridden(
+        flower_app, past, strategy, settings or [], run_config or [], data_dir, federation=target
+    )
     config = flower_app.configured(overrides)
-    check(flower_app, config, target.num_nodes, resume=past is not None)
+    check(flower_app, config, target.num_nodes, resume=past.folder if past else None)
     name = past.name if past else name or new_name(flower_app.name)
     if past is None:
         check_name(target.state_dir, name)
@@ -115,19 +84,50 @@ def run(
     report(result, json)
 
 
+def check_names(app: str | None, resume: str | None, name: str | None) -> None:
+    """Refuse a run that is neither new nor one of the past, or both; ConfigError."""
+    if app is None and resume is None:
+        raise ConfigError("give an APP to run, or --resume RUN to go on with one")
+    if app is not None and resume is not None:
+        raise ConfigError(f"APP: a run that is resumed has its own, leave {app!r} out")
+    if resume is not None and name is not None:
+        raise ConfigError("--name: a run that is resumed keeps its name")
+
+
+def overridden(
+    app: App,
+    past: Past | None,
+    strategy: str | None,
+    settings: list[str],
+    run_config: list[str],
+    data_dir: Path | None,
+    federation: Federation | None = None,
+) -> dict[str, Scalar]:
+    """The run config's overrides: those of the past run, if it is one, then what the options say."""
+    overrides = (past.overrides if past else {}) | parse_overrides(run_config)
+    if data_dir is not None:
+        overrides[DATA_DIR] = str(is_folder(data_dir, "data-dir"))
+    from_config = any(pair.partition("=")[0].strip() == STRATEGY for pair in run_config)
+    spec = chosen(strategy, settings, app, overrides, from_config, federation)
+    if spec is not None:
+        overrides[STRATEGY] = spec
+    return overrides
+
+
 def chosen(
     strategy: str | None,
     settings: list[str],
     app: App,
-    federation: Federation,
     overrides: Mapping[str, Scalar],
     from_config: bool,
+    federation: Federation | None = None,
 ) -> str | None:
     """The strategy's spec: the option's, else the run config's, the federation's, the app's; with settings.
 
     None where nothing but the app's own default is meant.
     """
-    block, compression = federation.config.strategy, federation.config.compression
+    block = federation.config.strategy if federation else None
+    compression = federation.config.compression if federation else None
     if strategy is not None and from_config:
         raise ConfigError("--strategy and the run config's 'strategy' are both given; leave one out")
     given = strategy if strategy is not None else overrides.get(STRATEGY)
@@ -165,7 +165,7 @@ def execute(
         resume=resume,
     )
     ERR.print(f"run {submitted.name} (Flower's id {submitted.run_id})", highlight=False)
-    return follow(federation, submitted) | {"folder": str(submitted.folder)}
+    return follow(federation, submitted, app) | {"folder": str(submitted.folder)}
 
 
 def report(result: dict[str, Any], as_json: bool) -> None:
@@ -177,16 +177,19 @@ def report(result: dict[str, Any], as_json: bool) -> None:
         print_json(result)
 
 
-def check(app: App, config: Mapping[str, Scalar], num_nodes: int, *, resume: bool = False) -> None:
-    """Find what is wrong before anything starts: the strategy, and what the app itself knows."""
+def check(app: App, config: Mapping[str, Scalar], num_nodes: int, *, resume: Path | None = None) -> None:
+    """Find what is wrong before anything starts: the app's text, the strategy, what the app itself knows."""
+    check_sources(app)
     if STRATEGY in config:
         from ..strategies import HybridStrategy  # Flower takes a second to import
         from ..strategies import check as check_strategy
 
         strategy = check_strategy(str(config[STRATEGY]), num_nodes)
-        if resume and not isinstance(strategy, HybridStrategy):
-            words = f"--resume: {config[STRATEGY]} alone keeps no checkpoints"
-            raise ConfigError(f"{words}; hybrid(inner=...) does")
+        if resume is not None:
+            if not isinstance(strategy, HybridStrategy):
+                words = f"--resume: {config[STRATEGY]} alone keeps no checkpoints"
+                raise ConfigError(f"{words}; hybrid(inner=...) does")
+            strategy.check_resume(resume)
     if app.check is not None:
         module, _, function = app.check.partition(":")
         sys.path.insert(0, str(app.path))
@@ -203,7 +206,8 @@ def _target(federation: str | None, nodes: int | None) -> Federation:
     return find(federation) if nodes is None else Federation.ephemeral(nodes=nodes)
 
 
-def _folder(app: str) -> Path:
+def folder_of(app: str) -> Path:
+    """Of an app that is named by a path or as a shipped one; ConfigError where it is neither."""
     path = Path(app)
     if path.is_dir():
         return path

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from ..federation.handed_site import HandedSite
-from .common import ERR, FileOption, Json, find, print_json, print_status
+from .common import ERR, FileOption, find, print_json, print_status
+from .options import Json
 
 
 def scale(

@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import ConfigError
-from .common import OUT, Json, print_json
+from .common import OUT, print_json
+from .options import Json
 
 
 def strategies(
@@ -56,11 +57,3 @@ def _table(kind: str, entries: list[dict[str, Any]]) -> Table:
         words = "\n".join(filter(None, (entry["summary"], entry["paper"])))
         table.add_row(entry["name"], escape(parameters), escape(words))
     return table
-
-
-def strategy_names(incomplete: str) -> list[str]:
-    """Names of strategies and cutoffs, for shell completion."""
-    from ..strategies import describe
-
-    names = [e["name"] for e in describe() if e["kind"] in ("strategy", "cutoff")]
-    return [n for n in names if n.startswith(incomplete)]

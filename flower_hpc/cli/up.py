@@ -5,11 +5,13 @@ from typing import Annotated
 import typer
 
 from ..federation.foreground import foreground
-from .common import ERR, OUT, File, Json, bring_up, find, print_json, print_status, warn
+from .common import ERR, OUT, File, FileOption, bring_up, find, print_json, print_status, warn
+from .options import Json
 
 
 def up(
     federation: File = None,
+    option: FileOption = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -34,7 +36,7 @@ def up(
 
     Run it again after editing the file: nodes are added or stopped to match.
     """
-    target = find(federation)
+    target = find(federation, option)
     if target.config.strategy is not None or target.config.compression is not None:
         from ..strategies import check, from_mapping, with_default  # Flower takes a second to import
 

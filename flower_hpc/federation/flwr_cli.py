@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..launchers.filling import PYTHON
 from .link import Link
 from .state import StateDir
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
@@ -44,16 +46,7 @@ def flwr(state_dir: Path, *args: str, timeout_s: float = 120) -> dict[str, Any]:
     """
     words, env = command(state_dir, *args, "--format", "json")
     try:
-        # a group of its own: Ctrl-C is for us to handle, not for it to half-handle
-        done = subprocess.run(
-            words,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            start_new_session=True,
-            check=False,
-        )
+        done = _run(words, env, timeout_s)
     except subprocess.TimeoutExpired as error:
         raise FederationError(f"flwr {args[0]} did not answer within {timeout_s:g} s") from error
     except OSError as error:
@@ -66,6 +59,29 @@ def flwr(state_dir: Path, *args: str, timeout_s: float = 120) -> dict[str, Any]:
         why = said.get("error-message", "") if isinstance(said, dict) else ""
         raise FederationError(f"flwr {args[0]} failed: {_last_words(str(why) or done.stderr)}")
     return said
+
+
+def log_of(state_dir: Path, connection: str, run_id: int, timeout_s: float = 60) -> str:
+    """What a run's ServerApp has logged, which its SuperLink keeps; empty where that cannot be had."""
+    words, env = command(state_dir, "log", str(run_id), connection, "--show")
+    try:
+        done = _run(words, env, timeout_s)
+    except (subprocess.TimeoutExpired, OSError):
+        return ""
+    return COLOUR.sub("", done.stdout) if done.returncode == 0 else ""
+
+
+def _run(words: list[str], env: dict[str, str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
+    # a group of its own: Ctrl-C is for us to handle, not for it to half-handle
+    return subprocess.run(
+        words,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        start_new_session=True,
+        check=False,
+    )
 
 
 def _last_words(text: str) -> str:

@@ -6,13 +6,14 @@ import re
 import secrets
 import time
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FederationError
 from ..telemetry.events import FILE as EVENTS
+from ..telemetry.interruption import NOTE
 from ..telemetry.report import RESULT
 from ..telemetry.runlock import LOCK
 from .flwr_cli import flwr
@@ -33,6 +34,8 @@ class App:
     config: Mapping[str, Scalar]
     check: str | None = None
     """``module:function`` that judges a run config, from ``[tool.flower-hpc]``."""
+    components: Mapping[str, str] = field(default_factory=dict)
+    """``serverapp`` and ``clientapp``, each as ``module:attribute``."""
 
     @classmethod
     def read(cls, path: Path) -> "App":
@@ -54,7 +57,8 @@ class App:
         except (KeyError, TypeError) as error:
             raise ConfigError(f"{path / 'pyproject.toml'} describes no Flower App: no {error}") from error
         check = project["tool"].get("flower-hpc", {}).get("check")
-        return cls(path.resolve(), str(name), flat(app.get("config", {})), check)
+        parts = {str(key): str(value) for key, value in flat(app.get("components", {})).items()}
+        return cls(path.resolve(), str(name), flat(app.get("config", {})), check, parts)
 
     def configured(self, overrides: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The run config with ``overrides``; ConfigError for a key that the app lacks or a wrong type."""
@@ -134,13 +138,51 @@ def submit(
     nodes: int,
     resume: Path | None = None,
 ) -> Submitted:
-    """Hand an app to the federation's SuperLink.
+    """Hand an app to the federation's SuperLink; parameters and errors as those of :func:`begin`.
 
-    The request file that says the run's name, folder and strategy is named after Flower's run id, which is
-    known only afterwards: until it is there, a marker makes the ServerApp wait for it.
+    Raises
+    ------
+    FederationError
+        The SuperLink refuses, or cannot be reached.
+    """
+
+    def start(config: Path) -> int:
+        args = ["run", str(app.path), connection]
+        if overrides:
+            args += ["--run-config", str(config)]
+        try:
+            return int(flwr(state_dir, *args)["run-id"])
+        except (KeyError, ValueError) as error:
+            raise FederationError(f"flwr run gave no run id: {error}") from error
+
+    return begin(
+        state_dir, connection, app, overrides, start, name=name, strategy=strategy, nodes=nodes, resume=resume
+    )
+
+
+def begin(
+    state_dir: Path,
+    connection: str,
+    app: App,
+    overrides: Mapping[str, Scalar],
+    start: Callable[[Path], int],
+    *,
+    name: str,
+    strategy: str | None,
+    nodes: int,
+    resume: Path | None = None,
+) -> Submitted:
+    """Make a run's folder, start it, and say for its ServerApp what it is called and how it is to run.
+
+    The request file that says so is named after Flower's run id, which is known only once it has started:
+    until it is there, a marker makes the ServerApp wait for it.
 
     Parameters
     ----------
+    connection : str
+        Where it runs.
+    start : callable
+        Starts it with a file of overrides; returns its run id.
     resume : Path, optional
         Folder of the run that goes on, perhaps in another federation's state; default: a new run.
 
@@ -148,8 +190,6 @@ def submit(
     ------
     ConfigError
         A run name that is taken or no file name.
-    FederationError
-        The SuperLink refuses, or cannot be reached.
     """
     requests = state_dir / "requests"
     requests.mkdir(parents=True, exist_ok=True)
@@ -159,7 +199,8 @@ def submit(
         folder.mkdir(parents=True)
     else:
         folder = resume
-        (folder / RESULT).unlink(missing_ok=True)  # of the attempt that ended
+        for file in (RESULT, NOTE):
+            (folder / file).unlink(missing_ok=True)  # of the attempt that ended
     events = folder / EVENTS
     read_from = events.stat().st_size if events.exists() else 0
     config = folder / "run-config.toml"
@@ -167,17 +208,11 @@ def submit(
     marker = requests / f"{name}.submitting"
     marker.touch()
     try:
-        args = ["run", str(app.path), connection]
-        if overrides:
-            args += ["--run-config", str(config)]
-        said = flwr(state_dir, *args)
-        run_id = int(said["run-id"])
+        run_id = start(config)
         request = {"run": name, "run_dir": str(folder), "strategy": strategy, "nodes": nodes}
         write_json(requests / f"{run_id}.json", {**request, "resume": resume is not None})
         again = {"app": str(app.path), "overrides": dict(overrides), "run_id": run_id}
         write_json(folder / REQUEST, {**request, **again, "federation": connection})
-    except (KeyError, ValueError) as error:
-        raise FederationError(f"flwr run gave no run id: {error}") from error
     finally:
         marker.unlink(missing_ok=True)
     return Submitted(run_id, name, folder, read_from)

@@ -9,19 +9,16 @@ on a wire, processes, authentication.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from ..clock import Clock, VirtualClock
 from ..errors import ConfigError
 from ..protocol import NODE_NAME, NUM_PARTITIONS, PARTITION_ID
+from .base import OwnGrid, name, raised, unknown
 
 Scalar = bool | int | float | str
 
@@ -83,7 +80,7 @@ class _Job:
     expires_at: float
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(OwnGrid):
     """Flower's Grid over ClientApps in this process.
 
     Parameters
@@ -109,6 +106,7 @@ class InProcessGrid(Grid):
         run_config: Mapping[str, Scalar] | None = None,
         named: bool = True,
     ) -> None:
+        super().__init__()
         self.clock: Clock = VirtualClock() if clock is None else clock
         if isinstance(nodes, int):
             nodes = [InProcessNode(f"node-{i}") for i in range(nodes)]
@@ -120,34 +118,11 @@ class InProcessGrid(Grid):
         }
         self._free_at = dict.fromkeys(self.nodes, 0.0)
         self._jobs: dict[str, _Job] = {}
-        self._run = Run.create_empty(uuid4().int >> 65)  # another grid's messages are not ours
-        # outside of a Flower process nobody has said who we are, and Message() asks
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
     def _config(self, node_id: int) -> dict[str, Scalar]:
         node = self.nodes[node_id]
         place: dict[str, Scalar] = {PARTITION_ID: node_id - 1, NUM_PARTITIONS: len(self.nodes)}
         return {NODE_NAME: node.name} | place | dict(node.node_config)
-
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run; an empty one until it is set."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         """The nodes that are online now."""
@@ -162,10 +137,6 @@ class InProcessGrid(Grid):
             if node.is_online(now)
         ]
 
-    def get_node_ids(self) -> Iterable[int]:
-        """Their ids."""
-        return [node.node_id for node in self.get_nodes()]
-
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue each message at its node; those to unknown nodes are left out."""
         now, ids = self.clock.now(), []
@@ -173,7 +144,7 @@ class InProcessGrid(Grid):
             node_id = message.metadata.dst_node_id
             if (node := self.nodes.get(node_id)) is None:
                 continue
-            message_id = message.metadata.__dict__["_message_id"] = uuid4().hex
+            message_id = name(message)
             delay = node.delay_s(message) if callable(node.delay_s) else node.delay_s
             start = max(now, self._free_at[node_id], node.activated(now))
             ready = node.finishes(start, delay)
@@ -204,7 +175,7 @@ class InProcessGrid(Grid):
     def _pull(self, message_id: str) -> Message | None:
         job, now = self._jobs.get(message_id), self.clock.now()
         if job is None:
-            return _unknown(message_id)
+            return unknown(message_id)
         if now > job.expires_at:
             del self._jobs[message_id]
             return Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, "expired"), reply_to=job.message)
@@ -224,12 +195,5 @@ class InProcessGrid(Grid):
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=job.message)
         try:
             return (node.app or self._app)(job.message, self._contexts[job.node_id])
-        except Exception as error:  # as a SuperNode does: the server decides what it means
-            reason = f"{type(error)}:<'{error}'>"
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=job.message)
-
-
-def _unknown(message_id: str) -> Message:
-    asked = Message(RecordDict(), 1, "train")
-    asked.metadata.__dict__["_message_id"] = message_id
-    return Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, "no such message"), reply_to=asked)
+        except Exception as error:
+            return raised(error, job.message)
