@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message
 
+from .errors import ConfigError
+from .records import records_of
+
 # Flower's own conventions, which its strategies and apps share
 ARRAYS = "arrays"
 CONFIG = "config"
@@ -25,6 +28,8 @@ EFFECTIVE_STEPS = "effective-steps"  # the same, counting what momentum adds (Fe
 TRAIN_S = "train-s"  # seconds that they took
 QUEUE_S = "queue-s"  # seconds in a batch queue before them
 JOB_RETRIES = "job-retries"  # batch jobs that were lost before the one that answered
+SITE_CLIENTS = "site-clients"  # of a site that answers as one node: how many of its clients are in the reply
+SITE_FAILED = "site-failed"  # and how many are not
 GRADIENT_VARIANCE = "gradient-variance"  # of the batch gradients around their mean, summed over parameters
 
 # in a train message's ConfigRecord
@@ -46,6 +51,8 @@ RECEIVED = "flower-hpc.received"  # tickets of the node's updates that are part 
 WAITING = "flower-hpc.waiting"  # tickets of those that wait to be
 DELTA_FROM = "flower-hpc.delta-from"  # the arrays are changes since this version, named "<version>/<array>"
 KEEP_MODEL = "flower-hpc.keep-model"  # keep the model, for the next message's change
+WEIGHT_KEY = "flower-hpc.weight-key"  # the metric that weighs a reply, where it is not num-examples
+NORMALISE = "flower-hpc.normalise"  # FedNova: updates are divided by the steps behind them
 WIDTH = "flower-hpc.width"  # federated dropout: the model's width, in (0, 1]
 MOVING = "flower-hpc.moving"  # federated dropout: other coordinates in each round
 
@@ -70,9 +77,14 @@ NUM_PARTITIONS = "num-partitions"
 
 # in the environment of a SuperLink that a federation started
 STATE_ENV = "FLOWER_HPC_STATE"
+BELL = "bell"  # in that folder: where a gateway listens for nodes that have messages (network/hold.py)
 NODE_STATE_ENV = "FLOWER_HPC_NODE_STATE"  # on a SuperNode: its own folder
 DATA_ENV = "FLOWER_HPC_DATA"
 OFFLOAD_ENV = "FLOWER_HPC_OFFLOAD"  # on a SuperNode: where its training runs, JSON (client/offload.py)
+MPI_ENV = "FLOWER_HPC_MPI"  # on a SuperNode: it is a site of many clients, JSON (client/site)
+MOST_CLIENTS = 1000  # of such a node, and of its ranks
+SLURM_JOB_ENV = "FLOWER_HPC_SLURM_JOB"  # on a SuperNode in a Slurm job: its id; SLURM_* are not passed on
+SUPERNODE_ENV = "FLOWER_HPC_SUPERNODE"  # on what it starts: its pid, and when that was created
 JOB_STATE_ENV = "FLOWER_HPC_JOB_STATE"  # in a batch job of one message: a folder of its own
 UNNAMED = "unnamed-"  # run keys of runs without a name
 UNNAMED_AGE_S = 24 * 3600.0  # after which what was kept of them goes: nobody resumes one
@@ -95,15 +107,56 @@ class Mark:
     holds: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class SiteShape:
+    """Whose answers a node gives: of several clients, or of the ranks that train its one.
+
+    Parameters
+    ----------
+    clients : int, optional
+        Clients of the node, each with a partition of its own; left out with ``together``.
+    ranks : int, optional
+        Processes that train, at most ``clients``, which then take turns; default as many. With ``together``
+        those of the node's one client.
+    together : bool
+        All ranks train one model and get the same message, as under torchrun; default False.
+    """
+
+    clients: int | None = None
+    ranks: int | None = None
+    together: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.together, bool):
+            raise ConfigError(f"together must be true or false, got {self.together!r}")
+        needed = "ranks" if self.together else "clients"
+        for name, value in (("clients", self.clients), ("ranks", self.ranks)):
+            if value is None and name != needed:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CLIENTS:
+                got = "nothing" if value is None else repr(value)
+                raise ConfigError(f"{name} must be an integer from 1 to {MOST_CLIENTS}, got {got}")
+        if self.together and self.clients not in (None, 1):
+            raise ConfigError(f"clients must be left out where ranks train together, got {self.clients}")
+        if not self.together and self.workers > (self.clients or 1):
+            allowed = f"at most the {self.clients} clients, or with together: true"
+            raise ConfigError(f"ranks must be {allowed}, got {self.ranks}")
+
+    @property
+    def workers(self) -> int:
+        """Processes that train."""
+        return self.ranks or self.clients or 1
+
+
 def config_of(message: Message) -> ConfigRecord:
     """The ConfigRecord of a message: the first one, or an empty one that is not part of it."""
-    return next(iter(message.content.config_records.values()), ConfigRecord())
+    return next(iter(records_of(message.content, ConfigRecord).values()), ConfigRecord())
 
 
 def mark_of(reply: Message) -> Mark:
     """Read the mark of a reply; a reply without one holds weights."""
-    record = reply.content.config_records.get(MARK)
-    if record is None:
+    record = reply.content.get(MARK)
+    if not isinstance(record, ConfigRecord):
         return Mark()
     return Mark(
         form=str(record.get(FORM, WEIGHTS)),
@@ -128,8 +181,8 @@ def write_mark(reply: Message, mark: Mark) -> None:
 
 def ticket_of(reply: Message) -> str:
     """The ticket of a reply whose node wants to know what becomes of it, else an empty text."""
-    records = reply.content.config_records
-    found = (records[key].get(TICKET) for key in (MARK, CONTROL) if key in records)
+    records = (reply.content.get(key) for key in (MARK, CONTROL))
+    found = (record.get(TICKET) for record in records if isinstance(record, ConfigRecord))
     return next((ticket for ticket in found if isinstance(ticket, str) and ticket), "")
 
 

@@ -69,6 +69,8 @@ def test_a_node_on_the_hosts_network_never_gets_the_superlinks_own_socket(host):
     assert "unix:" not in steps["here-0"]
     insecure = config("insecure", sites=sites)
     assert "must be tls where nodes are on the network of this host" in why_refused(insecure)
+    insecure = config("insecure", sites={"hpc": {"nodes": 1, "mpi": {"clients": 2}}})
+    assert "as those with mpi are" in why_refused(insecure)
 
 
 def test_a_link_is_noted_and_read_again(tmp_path):

@@ -5,9 +5,11 @@ from .offload import Offload
 from .profile import ProfiledApp, ReportProfile
 from .proximal import proximal_term
 from .scaffold import Control
+from .site import AsSite
 from .steps import effective_steps
 
 __all__ = [
+    "AsSite",
     "Budget",
     "Control",
     "KeepBudget",

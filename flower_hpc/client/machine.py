@@ -3,6 +3,7 @@
 What cannot be found out is left out: a profile is not worth a round.
 """
 
+import functools
 import os
 import time
 from typing import Any
@@ -88,8 +89,9 @@ def _visible(nvml: Any) -> list[Any]:
     return handles
 
 
+@functools.cache
 def gflops() -> float:
-    """The best of a few float32 matrix products with NumPy, in 1e9 operations a second.
+    """The best of a few float32 matrix products with NumPy, in 1e9 operations a second; once in a process.
 
     They grow until one takes 5 ms: a fast machine needs a large one to show its speed, and on a slow one
     the whole takes a fraction of a second.

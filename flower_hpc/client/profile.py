@@ -74,8 +74,8 @@ class ReportProfile:
         return reply
 
     def _facts(self, context: Context, number: object) -> Facts:
-        known = context.state.config_records.get(PROFILE)
-        if known is None or self._is_old(known, number):
+        known = context.state.get(PROFILE)
+        if not isinstance(known, ConfigRecord) or self._is_old(known, number):
             # in the state: Flower starts a process per message
             known = ConfigRecord({**measure(), _MEASURED: number if isinstance(number, int) else 0})
             context.state[PROFILE] = known

@@ -18,6 +18,7 @@ from .jobs import NodePlan, plan_nodes
 from .keeper import Keeper
 from .launching import Launchers, end_offloaded
 from .node import Node
+from .reaper import Adopted
 from .registrar import Registrar
 from .reporting import report
 from .roster import Roster, names_of, roster_for
@@ -64,7 +65,7 @@ class Controller:
         self.heard = Hearing(state)
         self.superlink = self.launchers.superlink(self.config)
         self.door = Door(self.config, state, here)
-        self.janitor = Janitor(state)
+        self.janitor, self.adopted = Janitor(state), Adopted()
         self.withdrawing = Withdrawing(state)
         self.registrar = Registrar(self.config.name, state, here)
 
@@ -74,6 +75,7 @@ class Controller:
             self.begin()
             while not (self.stopping or self.leaving):
                 self.step()
+                self.adopted.tick()
                 WALL.sleep(TICK_S)
         finally:
             if self.leaving and not self.stopping:

@@ -15,8 +15,9 @@ from types import FrameType
 
 from ..clock import WALL
 from ..errors import FlowerHpcError
+from ..parent import adopt_orphans
 from .controller import TICK_S, Controller
-from .reaper import adopt_orphans, reap
+from .reaper import reap
 from .state import CONTROLLER_LOCK, StateDir
 
 log = logging.getLogger(__name__)

@@ -119,6 +119,14 @@ def check_text(value: str) -> str:
     return value
 
 
+def check_packages(value: Any) -> Any:
+    """A switch, or packages as ``import`` takes them, without dots."""
+    names = value if isinstance(value, list) else []
+    if not isinstance(value, bool | list) or not all(isinstance(n, str) and n.isidentifier() for n in names):
+        raise ValueError("true, false, or a list of packages, such as [torch, torchvision]")
+    return value
+
+
 def as_text(value: Any) -> Any:
     """A number where a word is meant."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -179,6 +187,7 @@ Name = Annotated[str, AfterValidator(check_name)]
 Scalars = Annotated[dict[str, Any], AfterValidator(check_scalars)]
 Variables = Annotated[dict[str, str], BeforeValidator(check_env)]
 Word = Annotated[str, BeforeValidator(as_text), AfterValidator(check_text)]
+Packages = Annotated[bool | list[str], BeforeValidator(check_packages)]
 Minutes = Annotated[int, BeforeValidator(check_time), Field(ge=1, le=525600)]
 Words = Annotated[str, AfterValidator(check_text), AfterValidator(check_words)]
 Seconds = Annotated[float, BeforeValidator(check_seconds), Field(ge=0.5, le=3600, strict=False)]

@@ -120,8 +120,9 @@ def why_refused(config: FederationConfig) -> str | None:
     if config.security.network == "private" and reason is not None:
         return f"security.network: got 'private', must be host or auto here: {reason}"
     on_host = not wants_private(config)
-    if not config.tls and not on_host and any(site.network == "host" for site in config.sites.values()):
-        return "security.mode: got 'insecure', must be tls where nodes are on the network of this host"
+    if not config.tls and not on_host and any(s.network == "host" or s.mpi for s in config.sites.values()):
+        words = "must be tls where nodes are on the network of this host, as those with mpi are"
+        return f"security.mode: got 'insecure', {words}"
     if on_host and shared_host() and config.security.shared_host == "refuse":
         why = "network: host was asked for" if config.security.network == "host" else reason
         return (

@@ -15,6 +15,7 @@ from .jobs import gateway_job, plan_nodes, relay_job, supernode_job
 from .kubernetes_site import KubernetesSite
 from .launching import Launchers
 from .link import Link, socket_path, wants_private, why_refused
+from .missing import missing
 from .roster import Roster, roster_for
 from .state import StateDir
 from .superlink import check_port
@@ -102,4 +103,4 @@ def warnings(config: FederationConfig) -> list[str]:
             "security.shared_host: accept: other people use this host and its loopback is open to them: "
             "who finds the SuperLink's port can have code run as you"
         )
-    return found
+    return [*found, *missing(config.sites)]

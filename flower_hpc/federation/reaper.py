@@ -4,22 +4,45 @@ Flower's SuperExecs outlive what started them for a moment. Where PID 1 is no re
 would collect what is left of them, and a look at the process list would show them for ever.
 """
 
-import ctypes
 import os
-import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psutil
 
 from ..clock import WALL
 
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-POLL_S, LIMIT_S = 0.05, 2.0
+POLL_S, LIMIT_S, LOOK_S = 0.05, 2.0, 5.0
 
 
-def adopt_orphans() -> bool:
-    """Become the parent of descendants whose own parent ends; False where the system has no such thing."""
-    if sys.platform != "linux":
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+class Adopted:
+    """Collects children that nobody waits for, such as a site's MPI job that a message's process started.
+
+    Those of our own are looked at between two ticks by whoever started them: one that is seen to have ended
+    at two looks came to us from elsewhere.
+    """
+
+    def __init__(self, every_s: float = LOOK_S) -> None:
+        self._every_s, self._next = every_s, 0.0
+        self._seen: set[tuple[int, float]] = set()
+
+    def tick(self) -> None:
+        """Look, if it is time to."""
+        if WALL.now() < self._next:
+            return
+        self._next = WALL.now() + self._every_s
+        ended = {(child.pid, child.create_time()) for child in _ended()}
+        for pid, _ in ended & self._seen:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        self._seen = ended
+
+
+def _ended() -> Iterator[psutil.Process]:
+    with suppress(psutil.Error):
+        for child in psutil.Process().children():
+            if child.status() == psutil.STATUS_ZOMBIE:
+                yield child
 
 
 def reap(limit_s: float = LIMIT_S) -> int:

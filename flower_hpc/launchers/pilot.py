@@ -6,13 +6,11 @@ work that is going on is told to stop (by the file ``stop``, which a message's b
 is sent and left to be fetched, and the SuperNode signs off, so that nobody waits for it.
 """
 
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +21,8 @@ from types import FrameType
 from typing import BinaryIO
 
 from ..clock import WALL
+from ..parent import end_with_parent
+from ..protocol import SLURM_JOB_ENV
 from .base import JobSpec
 from .filling import fill, read_door, with_programs
 from .supernode_log import SuperNodeLog
@@ -37,7 +37,6 @@ HELD_S, HELD_AT_MOST_S = 5.0, 150.0
 PORTS_AT_MOST = 5
 SCRUBBED = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "PRTE_", "OMPI_", "PSIJ_")
 KEPT = ("SLURM_CONF", "SLURM_TMPDIR")
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SCRATCH = "flower-hpc-scratch-"
 
 
@@ -231,8 +230,7 @@ class _Flight:
 
 def _end_with_us() -> None:
     # a SuperNode whose pilot is killed would go on, and hold the key that the next job needs
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+    end_with_parent(signal.SIGINT)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -252,12 +250,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def environment(outer: Mapping[str, str], ours: Mapping[str, str], scratch: Path) -> dict[str, str]:
     """What the SuperNode and its apps see: nothing of the allocation but its GPUs and CPUs.
 
-    A step's variables make an app's own ``srun`` or MPI believe that they are part of that step.
+    A step's variables make an app's own ``srun`` or MPI believe that they are part of that step. The id of a
+    Slurm job stays under a name of ours: a site's MPI job becomes a step of it (client/site).
     """
     clean = {key: value for key, value in outer.items() if key in KEPT or not key.startswith(SCRUBBED)}
     cpus = outer.get("SLURM_CPUS_PER_TASK", "1")
     folders = {"TMPDIR": str(scratch), "FLWR_HOME": str(scratch / "flwr")}
-    return with_programs({"OMP_NUM_THREADS": cpus} | clean | folders | dict(ours))
+    job = {SLURM_JOB_ENV: outer["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in outer else {}
+    return with_programs({"OMP_NUM_THREADS": cpus} | clean | job | folders | dict(ours))
 
 
 @contextmanager

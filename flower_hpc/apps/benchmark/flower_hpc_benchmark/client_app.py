@@ -5,7 +5,7 @@ import time
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
-from flower_hpc.client import Control, KeepBudget, Offload, ProfiledApp, budget_of, effective_steps
+from flower_hpc.client import AsSite, Control, KeepBudget, Offload, ProfiledApp, budget_of, effective_steps
 from flower_hpc.compression import CompressUpdates
 from flower_hpc.errors import ConfigError
 from flower_hpc.protocol import (
@@ -29,7 +29,7 @@ from flower_hpc.tasks.sgd import EXAMPLES_SEEN, MOMENTUM
 
 DATA_DIR, SLOWDOWN = "data-dir", "slowdown"  # in node-config
 
-app = ProfiledApp(mods=[CompressUpdates(), KeepBudget(), Offload()])
+app = ProfiledApp(mods=[CompressUpdates(), AsSite(), KeepBudget(), Offload()])
 _first = True
 
 
