@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,20 +16,18 @@ from ..launchers.k8s.job import settings_of
 from ..launchers.k8s.place import Place, object_name
 from ..launchers.ports import join
 from ..launchers.psij_job import PsijOptions
-from ..protocol import NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, OFFLOAD_ENV, PARTITION_ID, STATE_ENV
+from ..protocol import BELL, NODE_NAME, NODE_STATE_ENV, NUM_PARTITIONS, OFFLOAD_ENV, PARTITION_ID
 from .config import FederationConfig
 from .ec2_site import Ec2Site
+from .environment import answering, environment, remote_environment, threads, warming
 from .fields import DATA_DIR, Scalar
-from .flwr_cli import QUIET
 from .handed_site import HandedSite
 from .kubernetes_site import KubernetesSite
 from .link import ENCLOSED, Link
 from .roster import Roster, names_of
 from .site import CloudSite, Site
 from .sites import BATCH, SlurmSite
-from .state import OWNER_ENV, StateDir
-
-POLL_S = "0.2"  # Flower's default of 1 s is a second of every message
+from .state import StateDir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,8 @@ def plan_nodes(
     """
     plans = {}
     # not of those that are there now: one more or less should not restart the others
-    here = sum(most for name, most in config.most.items() if not config.sites[name].remote)
+    sites = [(config.sites[name], most) for name, most in config.most.items()]
+    here = sum(most * (site.mpi.workers if site.mpi else 1) for site, most in sites if not site.remote)
     for site_name, site in config.sites.items():
         folder = site_folder(config, site_name, state) if isinstance(site, BATCH) else None
         bundled = isinstance(site, CloudSite)
@@ -102,6 +100,8 @@ def plan_nodes(
                 tls=config.tls,
                 config=ours | data | extra,
                 env=({} if site.remote else threads(here))
+                | warming(site)
+                | answering(site)
                 | offloading(site, config, site_name, state)
                 | site.env,
                 network=network,
@@ -118,6 +118,8 @@ def network_of(site: Site, link: Link) -> str:
     """Private by default where the SuperLink is, and on hosts that others use too."""
     if site.network is not None:
         return site.network
+    if site.mpi is not None:
+        return "host"  # its ranks find each other there, and its job the batch system
     if isinstance(site, KubernetesSite):
         return "host"  # a pod has a network of its own
     if isinstance(site, SlurmSite) and not site.remote:
@@ -205,6 +207,7 @@ def gateway_job(config: FederationConfig, state: StateDir, port: int, link: str)
     command = ["flower-hpc", "gateway", "--listen", listen, "--superlink", link, "--ca", str(state.ca)]
     command += ["--certificate", str(state.server_cert), "--key", str(state.server_key)]
     command += ["--heard", str(state.heard), "--withdrawn", str(state.withdrawn)]
+    command += ["--bell", str(state.path / BELL)]
     return _service("gateway", command, state)
 
 
@@ -253,40 +256,6 @@ def connection_toml(config: FederationConfig, state: StateDir, address: str) -> 
     else:
         lines.append("insecure = true")
     return "\n".join(lines) + "\n"
-
-
-def environment(state: StateDir, flwr_home: Path) -> dict[str, str]:
-    """Of every process of this machine."""
-    # the loopback is never behind a proxy, whatever the site's environment says of others
-    direct = ",".join(
-        filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,::1"))
-    )
-    return {
-        **QUIET,
-        "FLWR_HOME": str(flwr_home),
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": POLL_S,
-        "NO_PROXY": direct,
-        "no_proxy": direct,
-        "PYTHONUNBUFFERED": "1",
-        STATE_ENV: str(state.path),
-        OWNER_ENV: str(state.path),
-    }
-
-
-def remote_environment() -> dict[str, str]:
-    """Of every job of a batch system."""
-    direct = "127.0.0.1,::1,localhost"
-    poll = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": POLL_S, "PYTHONUNBUFFERED": "1"}
-    return {**QUIET, **poll, "NO_PROXY": direct, "no_proxy": direct}
-
-
-def threads(nodes: int) -> dict[str, str]:
-    """How many threads each node's numerical libraries may start."""
-    # numerical libraries take every core each; nodes that share this machine would fight over them
-    if "OMP_NUM_THREADS" in os.environ:
-        return {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // max(1, nodes)))}
 
 
 def _toml(value: Scalar) -> str:

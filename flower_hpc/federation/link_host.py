@@ -19,6 +19,7 @@ from types import FrameType
 from ..clock import WALL
 from ..launchers.pilot import end
 from ..launchers.ports import free_port, join
+from ..protocol import BELL, STATE_ENV
 from .state import write_json
 
 LINK = "link.json"
@@ -105,6 +106,10 @@ class Host:
             f"unix:{self.socket}",
         ]
         words += ["--listen", join("0.0.0.0", self.gateway), "--ca", str(proof["ca"])]
+        # the federation's folder, if this host sees it: there the ServerApps, which run here, ring
+        state = os.environ.get(STATE_ENV)
+        if state and os.access(state, os.W_OK):
+            words += ["--bell", str(Path(state) / BELL)]
         return [*words, "--certificate", str(proof["cert"]), "--key", str(proof["key"])]
 
     def _tell(self) -> None:

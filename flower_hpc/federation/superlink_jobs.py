@@ -7,7 +7,7 @@ from ..launchers import JobSpec
 from ..launchers.ports import join
 from ..protocol import STATE_ENV
 from .config import FederationConfig
-from .jobs import environment, remote_environment
+from .environment import environment, remote_environment
 from .link import ENCLOSED
 from .state import StateDir
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import LaunchError
+from ..process import created, find
 from .base import Found, JobSpec, JobState, JobStatus
 from .filling import fill, with_programs
 from .memory import Memory
@@ -67,7 +68,7 @@ class LocalLauncher:
                     start_new_session=True,
                 )
                 job_id = str(process.pid)
-                self._memory.note(job_id, spec, log_start=log.tell(), created=_created(process.pid))
+                self._memory.note(job_id, spec, log_start=log.tell(), created=created(process.pid))
         except OSError as error:
             raise LaunchError(f"{spec.name} cannot be started: {error}") from error
         self._jobs[job_id] = _Job(spec.stop_signal, process)
@@ -111,7 +112,7 @@ class LocalLauncher:
         """Processes that an earlier launcher started; their exit codes will not be known."""
         found = {}
         for job_id, record in self._memory.records().items():
-            process = _process(int(job_id), record.created)
+            process = find(int(job_id), record.created)
             if process is None:
                 self._memory.forget(job_id)
                 continue
@@ -141,18 +142,3 @@ def _runs(process: "subprocess.Popen[bytes] | psutil.Process") -> bool:
     with suppress(psutil.NoSuchProcess):  # is_running() knows a number that was given again
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
-
-
-def _created(pid: int) -> float:
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:  # it ended at once; Popen still knows how
-        return 0.0
-
-
-def _process(pid: int, created: float) -> psutil.Process | None:
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if abs(process.create_time() - created) < 1.0 and _runs(process):
-            return process
-    return None

@@ -11,6 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..process import identity
+from ..protocol import SUPERNODE_ENV
+from .warm import WARM_ENV, start
+
 SECRET = "superexec.secret"
 SECRET_BYTES = 32
 
@@ -20,11 +24,18 @@ def main() -> None:
     address, dashes, *command = sys.argv[1:]
     if dashes != "--" or not command:
         sys.exit("usage: ADDRESS -- COMMAND ARG...")
-    secret = str(write_secret(Path(os.environ.get("FLWR_HOME") or Path.cwd())))
+    home = Path(
+        os.environ.get("FLWR_HOME") or Path.cwd()
+    ).absolute()  # of a batch job: on its host's own disk
+    secret = str(write_secret(home))
     known = ["--superexec-auth-secret-file", secret]
     superexec = str(Path(command[0]).with_name("flower-superexec"))
     ours = ["--insecure", "--runtime-api-address", address, "--parent-pid", str(os.getpid())]
-    subprocess.Popen([superexec, *ours, *known])
+    packages = os.environ.get(WARM_ENV, "")
+    # what is to end with the SuperNode, which this process becomes, looks for it by that
+    os.environ[SUPERNODE_ENV] = identity()
+    warm = start(packages, home) if packages else {}
+    subprocess.Popen([superexec, *ours, *known], env=os.environ | warm)
     os.execv(command[0], [*command, "--isolation", "process", *known])
 
 

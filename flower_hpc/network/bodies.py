@@ -52,6 +52,11 @@ class Body:
             while not self.ended and self._taken <= 2 * self._max_bytes:
                 await self._next()
 
+    async def gone(self) -> None:
+        """Return once the node has gone away; its body must have ended."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def _next(self) -> bytes:
         try:
             async with asyncio.timeout_at(self._began + GRACE_S + self._taken / SLOWEST_BPS):

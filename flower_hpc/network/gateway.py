@@ -5,9 +5,11 @@
 Node authentication is Flower's and stays end to end: the gateway passes its headers on unchanged.
 """
 
+import asyncio
 import logging
 import ssl
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +17,18 @@ import httpx
 import uvicorn
 
 from ..errors import ConfigError
+from ..local_socket import LONGEST
 from .bodies import Answer, Body, Gone, Message, Receive, Send, TooLarge, TooSlow
-from .endpoint import LONGEST, Endpoint, host_port, listen
-from .fleet import content_length, passed, refusal
+from .endpoint import Endpoint, host_port, listen
+from .fleet import Headers, content_length, passed, refusal
 from .forward import more_files
 from .heard import Heard, Withdrawn
+from .hold import AGAIN_S, HOLD_S, LARGEST, PULL, Bell, rung
 from .patience import patient_protocol
 
 log = logging.getLogger(__name__)
+
+Content = bytes | AsyncIterator[bytes]
 
 MB = 1_000_000
 LEVELS = ("debug", "info", "warning", "error")
@@ -58,6 +64,9 @@ class GatewaySettings:
         Of the server below; default info.
     heard : Path, optional
         File that tells which nodes were heard when; default none.
+    bell : Path, optional
+        File that tells which nodes have messages; requests for messages are held then, see :mod:`.hold`.
+        Made anew. Default none: they are answered at once.
     withdrawn : Path, optional
         File that names nodes that are refused, with the fingerprints of their keys; default none.
 
@@ -77,6 +86,7 @@ class GatewaySettings:
     max_connections: int = 512
     log_level: str = "info"
     heard: Path | None = None
+    bell: Path | None = None
     withdrawn: Path | None = None
 
     def __post_init__(self) -> None:
@@ -109,8 +119,9 @@ def serve(settings: GatewaySettings) -> None:
     host, port = host_port(settings.listen, settings.listen)
     listener = listen(Endpoint("tcp", host=host, port=port))
     more_files(settings.max_connections)
+    gateway = Gateway(settings)
     config = uvicorn.Config(
-        Gateway(settings),
+        gateway,
         http=patient_protocol(settings.max_connections),
         ws="none",
         lifespan="off",
@@ -126,7 +137,9 @@ def serve(settings: GatewaySettings) -> None:
         timeout_graceful_shutdown=STOP_S,
     )
     log.info("passes %s on to %s", settings.listen, settings.superlink)
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    gateway.ends = lambda: server.should_exit
+    server.run(sockets=[listener])
 
 
 class Gateway:
@@ -136,6 +149,9 @@ class Gateway:
         to = Endpoint.parse(settings.superlink)
         self.refused: Counter[str] = Counter()
         self._heard, self._withdrawn = Heard(settings.heard), Withdrawn(settings.withdrawn)
+        self._bell = Bell(settings.bell, lambda: self.ends()) if settings.bell else None
+        self.ends: Callable[[], bool] = lambda: False
+        """Whether it is about to end."""
         self._max_body = int(settings.max_body_mb * MB)
         host = "localhost" if to.kind == "unix" else f"[{to.host}]" if ":" in to.host else to.host
         port = f":{to.port}" if to.port else ""
@@ -159,19 +175,23 @@ class Gateway:
             self._count(kind, f"{scope['method']} {raw!r}")
             await Answer(send).say(404)
             return
-        if self._withdrawn.sent(scope["headers"]):
-            self._count("withdrawn", f"{raw.decode()} of a node that is wanted no longer")
+        if self._is_withdrawn(raw, scope["headers"]):
             await Answer(send).say(403)
             return
-        body, answer = Body(receive, self._max_body), Answer(send)
+        held = raw == PULL and self._bell is not None
+        most = LARGEST if held else self._max_body
+        body, answer = Body(receive, most), Answer(send)
         try:
-            if content_length(scope["headers"]) > self._max_body:
+            if content_length(scope["headers"]) > most:
                 raise TooLarge
-            await self._pass(raw.decode("ascii"), scope["headers"], body, answer)
+            if self._bell is not None and held:
+                await self._hold(self._bell, scope["headers"], body, answer)
+            else:
+                await self._pass(raw.decode("ascii"), scope["headers"], body, answer)
         except Gone:
             return
         except TooLarge:
-            self._count("body", f"{raw.decode()} of more than {self._max_body / MB:g} MB")
+            self._count("body", f"{raw.decode()} of more than {most / MB:g} MB")
             await body.discard()
             await answer.say(413)
         except TooSlow:
@@ -183,15 +203,45 @@ class Gateway:
             log.warning("the SuperLink cannot be reached: %s", error or type(error).__name__)
             await answer.say(503)
 
-    async def _pass(self, path: str, headers: list[tuple[bytes, bytes]], body: Body, answer: Answer) -> None:
+    async def _hold(self, bell: Bell, headers: Headers, body: Body, answer: Answer) -> None:
+        """Answer a request for messages, as late as there is one, or as its node bears."""
+        content = b"".join([chunk async for chunk in body.chunks()])
+        until = asyncio.get_running_loop().time() + HOLD_S
+        with bell.heard_by(content) as event:
+            while True:
+                response = await self._ask(PULL.decode("ascii"), headers, content)
+                self._heard.note(PULL, headers, response.status_code)
+                try:
+                    stream = response.aiter_raw()
+                    chunk = await anext(stream, b"")
+                    over = bell.over or asyncio.get_running_loop().time() >= until
+                    if response.status_code != 200 or chunk or over:
+                        await answer.start(response.status_code, passed(response.headers.raw))
+                        await answer.more(chunk)
+                        async for chunk in stream:
+                            await answer.more(chunk)
+                        await answer.end()
+                        return
+                finally:
+                    await response.aclose()
+                if not await rung(event, body.gone(), AGAIN_S):
+                    raise Gone
+                if self._is_withdrawn(PULL, headers):
+                    await answer.say(403)
+                    return
+
+    async def _ask(self, path: str, headers: Headers, content: Content) -> httpx.Response:
         request = httpx.Request(
             "POST",
             self._base + path,  # one of ours, letter by letter
             headers=passed(headers),
-            content=body.chunks(),
+            content=content,
             extensions={"timeout": UPSTREAM.as_dict()},
         )
-        response = await self._superlink.handle_async_request(request)
+        return await self._superlink.handle_async_request(request)
+
+    async def _pass(self, path: str, headers: Headers, body: Body, answer: Answer) -> None:
+        response = await self._ask(path, headers, body.chunks())
         self._heard.note(path.encode("ascii"), headers, response.status_code)
         try:
             stream = aiter(response.stream)  # type: ignore[arg-type]
@@ -205,6 +255,12 @@ class Gateway:
             await answer.end()
         finally:
             await response.aclose()
+
+    def _is_withdrawn(self, raw: bytes, headers: Headers) -> bool:
+        if not self._withdrawn.sent(headers):
+            return False
+        self._count("withdrawn", f"{raw.decode()} of a node that is wanted no longer")
+        return True
 
     def _count(self, kind: str, what: str) -> None:
         self.refused[kind] += 1
