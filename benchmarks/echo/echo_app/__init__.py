@@ -1,0 +1,1 @@
+"""Clients that send back what they get."""
