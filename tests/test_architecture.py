@@ -10,16 +10,21 @@ import pytest
 import flower_hpc
 
 ROOT = Path(flower_hpc.__file__).parent
-LEAVES = {"errors", "records", "protocol", "clock", "storage", "telemetry"}
+LEAVES = {"errors", "records", "mean", "protocol", "clock", "storage", "telemetry"}
+LEAVES |= {"process", "parent", "local_socket"}
 MAY = {
     "errors": set(),
     "clock": set(),
+    "process": set(),
+    "parent": set(),
+    "local_socket": set(),
     "protocol": LEAVES,
     "records": LEAVES,
+    "mean": LEAVES,
     "storage": LEAVES,
     "telemetry": LEAVES,
     "compression": LEAVES,
-    "client": LEAVES | {"compression"},
+    "client": LEAVES | {"compression", "transport"},
     "strategies": LEAVES | {"compression"},
     "launchers": LEAVES,
     "network": LEAVES,
@@ -27,10 +32,11 @@ MAY = {
     "transport": LEAVES,
     "tasks": LEAVES | {"client"},
     "apps": LEAVES | {"tasks", "client", "strategies", "compression"},
-    "cli": LEAVES | {"federation", "network", "strategies", "apps"},
+    "cli": LEAVES | {"federation", "network", "strategies", "apps", "transport"},
 }
 HEAVY = {"torch", "torchvision", "medmnist", "sklearn", "ray", "kubernetes", "submitit", "psij", "datasets"}
-HEAVY |= {"boto3", "botocore"}
+LATE = {"launchers": {"submitit", "psij", "kubernetes", "boto3", "botocore"}, "transport": {"mpi4py"}}
+HEAVY |= {"boto3", "botocore", "mpi4py"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -61,10 +67,9 @@ def test_imports_flow_one_way(path):
             assert rest.partition(".")[0] in allowed, f"{part} imports {name}"
         if part not in ("tasks", "apps"):
             # torch appears in `client` for type checkers alone, and launchers import their scheduler's
-            # package when a job is submitted; that importing them pulls neither is tested below
-            late = (
-                {"torch"} if part != "launchers" else {"submitit", "psij", "kubernetes", "boto3", "botocore"}
-            )
+            # package when a job is submitted, as ranks do MPI's when they join one; that importing them pulls
+            # none is tested below
+            late = LATE.get(part, {"torch"})
             assert top not in HEAVY - late, f"{part} imports {name}"
 
 
@@ -86,6 +91,7 @@ def test_strategies_read_time_from_the_clock_alone(path):
         "flower_hpc.tasks.options",
         "flower_hpc.telemetry",
         "flower_hpc.transport",
+        "flower_hpc.transport.mpi.job",
     ],
 )
 def test_importing_pulls_nothing_heavy(module):
