@@ -1,6 +1,7 @@
 """Shared by the tests: small ClientApps whose replies are known in advance, and where real data lies."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,10 @@ from flower_hpc.protocol import DATA_ENV, PARTITION_ID
 from flower_hpc.records import to_record, to_weights
 from flower_hpc.transport import InProcessGrid, InProcessNode
 from processes import BIN, left_of
+
+# ignored by a shell's `&`, and then by the jobs that it should end
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ReplyOf = Callable[[int, dict[str, np.ndarray]], tuple[Mapping[str, np.ndarray], dict]]
 
