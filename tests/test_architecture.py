@@ -11,11 +11,12 @@ import flower_hpc
 
 ROOT = Path(flower_hpc.__file__).parent
 LEAVES = {"errors", "records", "mean", "protocol", "clock", "storage", "telemetry"}
-LEAVES |= {"process", "parent", "local_socket"}
+LEAVES |= {"process", "parent", "local_socket", "cores"}
 MAY = {
     "errors": set(),
     "clock": set(),
     "process": set(),
+    "cores": set(),
     "parent": set(),
     "local_socket": set(),
     "protocol": LEAVES,

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..cores import cores
+
 Facts = dict[str, int | float | str]
 
 GB = 1e9  # decimal, as on the labels: a GPU sold as 80 GB has at least 80
@@ -27,13 +29,6 @@ def measure() -> Facts:
         memory is the machine's; limits of a container are not looked up.
     """
     return {"cores": cores(), **memory(), **gpus(), "gflops": gflops()}
-
-
-def cores() -> int:
-    """Those that this process may run on; a batch system gives it fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory() -> Facts:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from ..cores import cores
 from ..launchers.warm import PACKAGES, WARM_ENV
 from ..protocol import STATE_ENV
 from .flwr_cli import QUIET
@@ -42,8 +43,7 @@ def threads(nodes: int) -> dict[str, str]:
     # numerical libraries take every core each; nodes that share this machine would fight over them
     if "OMP_NUM_THREADS" in os.environ:
         return {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // max(1, nodes)))}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // max(1, nodes)))}
 
 
 def answering(site: Site) -> dict[str, str]:

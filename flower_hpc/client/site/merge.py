@@ -13,7 +13,7 @@ Wang et al. 2020, https://arxiv.org/abs/2007.07481).
 import math
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
 from ...errors import ConfigError, ReplyError
 from ...mean import MOST_EXAMPLES, StreamingMean, mean_metrics, metric
@@ -27,7 +27,7 @@ from ...protocol import (
     SITE_FAILED,
     TRAIN_S,
 )
-from ...records import Weights, is_inexact, read_like, subtract, to_record, to_weights
+from ...records import Weights, is_inexact, read_like, records_of, subtract, to_record, to_weights
 
 
 class Merge:
@@ -49,9 +49,11 @@ class Merge:
     """
 
     def __init__(self, content: RecordDict, kind: str, weight: str) -> None:
-        config = next(iter(content.config_records.values()), ConfigRecord())
+        config = next(iter(records_of(content, ConfigRecord).values()), ConfigRecord())
         self._trains = kind.partition(".")[0] == MessageType.TRAIN
-        self._model = to_weights(next(iter(content.array_records.values()))) if self._trains else {}
+        self._model = (
+            to_weights(next(iter(records_of(content, ArrayRecord).values()))) if self._trains else {}
+        )
         self._divides = self._trains and config.get(NORMALISE) is True
         self._counts = RUN in config  # stock servers refuse replies whose metrics differ in name
         self._weight, self._whole = weight, True
@@ -71,8 +73,7 @@ class Merge:
         try:
             if reply.has_error():
                 raise ReplyError(str(reply.error.reason))
-            self._check(reply.content)
-            self._fold(reply.content)
+            self._fold(*self._checked(reply.content))
         except ReplyError as error:
             self.failed.append(f"{client}: {error}")
 
@@ -93,32 +94,35 @@ class Merge:
         content[self._names[-1]] = self._merged(seconds)
         return content
 
-    def _check(self, content: RecordDict) -> None:
-        if content.config_records:
-            names = ", ".join(sorted(content.config_records))
+    def _checked(self, content: RecordDict) -> tuple[dict[str, ArrayRecord], dict[str, MetricRecord]]:
+        """Its arrays and its metrics: one record each, and none of arrays where nothing is trained."""
+        arrays, metrics = records_of(content, ArrayRecord), records_of(content, MetricRecord)
+        if configs := records_of(content, ConfigRecord):
+            names = ", ".join(sorted(configs))
             raise ConfigError(
                 f"a site as one node cannot answer for clients that reply with a ConfigRecord ({names}): it "
                 "has no mean"
             )
         wanted = 1 if self._trains else 0
-        if (count := len(content.array_records)) > wanted:
+        if (count := len(arrays)) > wanted:
             raise ConfigError(
                 f"a site as one node cannot answer for clients that reply with {count} ArrayRecords, "
                 f"expected {wanted}"
             )
         if count < wanted:
             raise ReplyError(f"it has {count} ArrayRecords, expected {wanted}")
-        if len(content.metric_records) != 1:
-            raise ReplyError(f"it has {len(content.metric_records)} MetricRecords, expected 1")
-        called = (*content.array_records, *content.metric_records)
+        if len(metrics) != 1:
+            raise ReplyError(f"it has {len(metrics)} MetricRecords, expected 1")
+        called = (*arrays, *metrics)
         if self._names and called != self._names:
             raise ReplyError(f"its records are called {called}, those of others {self._names}")
+        return arrays, metrics
 
-    def _fold(self, content: RecordDict) -> None:
-        (metrics,) = content.metric_records.values()
+    def _fold(self, found: dict[str, ArrayRecord], measured: dict[str, MetricRecord]) -> None:
+        (metrics,) = measured.values()
         weight = metric(metrics, self._weight, MOST_EXAMPLES)
         if self._trains:
-            (record,) = content.array_records.values()
+            (record,) = found.values()
             arrays: Weights = {k: np.asarray(x) for k, x in read_like(record, self._model).items()}
             if self._divides:
                 steps = metric(metrics, EFFECTIVE_STEPS if EFFECTIVE_STEPS in metrics else NUM_STEPS)
@@ -128,7 +132,7 @@ class Merge:
                 arrays = {k: d / steps if is_inexact(d) else d for k, d in update.items()}
                 self._steps += weight * steps
             self._mean.add(arrays, weight, is_update=self._divides)
-        self._names = (*content.array_records, *content.metric_records)
+        self._names = (*found, *measured)
         self._total += weight
         self._whole = self._whole and isinstance(metrics[self._weight], int)
         self._metrics.append((_squared(metrics), weight))

@@ -19,6 +19,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import ServerApp
 from flwr.supercore.object_ref import load_app
 
+from ...cores import cores
 from ...errors import ConfigError, RunError
 from .grid import MpiGrid
 from .line import HEAD, Line
@@ -128,12 +129,11 @@ def keep_memory() -> None:
 def share_host(comm: Any) -> None:
     """Give this rank its part of the host's cores and GPUs, where nobody has said otherwise."""
     mine, ranks = comm.Get_rank(), comm.Get_size()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # a batch system that binds ranks to cores has shared them out already
     if not os.environ.get(THREADS):
         from threadpoolctl import threadpool_limits  # of the extra, as mpi4py is
 
-        share = max(1, cores // ranks)
+        share = max(1, cores() // ranks)
         os.environ[THREADS] = str(share)
         threadpool_limits(share)  # NumPy's BLAS is loaded by now, and has read the variable
     gpus = os.environ.get(VISIBLE, ",".join(str(i) for i, _ in enumerate(GPUS.glob("*")))).split(",")
